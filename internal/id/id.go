@@ -46,8 +46,8 @@ func Hash(secret string) []byte {
 const alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 // Code returns n random characters and one check character, to be written in
-// groups by Group. The check finds every single wrong character and every swap of
-// neighbours.
+// groups by Group. The check finds every single wrong character and
+// nearly every swap of neighbours.
 func Code(n int) string {
 	var b strings.Builder
 	for range n {
