@@ -52,6 +52,7 @@ create table payments.bill (
 	currency       char(3) not null default 'CAD',
 	billed_cents   bigint not null check (billed_cents > 0), -- in the books: issued and adjusted
 	paid_cents     bigint not null default 0 check (paid_cents >= 0 and paid_cents <= billed_cents),
+	entry_id       uuid not null,               -- the journal entry of its issue
 	version        bigint not null default 1,
 	created_at     timestamptz not null,
 	updated_at     timestamptz not null,
