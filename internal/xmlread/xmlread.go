@@ -88,7 +88,11 @@ type element struct {
 // encoding.
 func New(r io.Reader, limits Limits) *Reader {
 	in := &counter{r: r, left: limits.Bytes}
-	return &Reader{in: in, dec: xml.NewDecoder(in), limits: limits, paths: map[[2]string]string{}}
+	dec := xml.NewDecoder(in)
+	dec.CharsetReader = func(string, io.Reader) (io.Reader, error) {
+		return nil, errors.New("only UTF-8 is accepted")
+	}
+	return &Reader{in: in, dec: dec, limits: limits, paths: map[[2]string]string{}}
 }
 
 // Next returns the next start or end. It returns io.EOF after a complete
@@ -239,11 +243,10 @@ func (r *Reader) failure(err error) error {
 	case errors.Is(err, io.EOF):
 		return r.refuse("no root element")
 	}
-	reason := strings.TrimPrefix(err.Error(), "xml: ")
 	if syntax := (*xml.SyntaxError)(nil); errors.As(err, &syntax) {
-		reason = syntax.Msg
+		return r.refuse("%s", syntax.Msg)
 	}
-	return r.refuse("%s", reason)
+	return r.refuse("%s", strings.TrimPrefix(err.Error(), "xml: "))
 }
 
 func (r *Reader) refuse(format string, args ...any) error {
