@@ -46,7 +46,7 @@ create table ledger.period (
 
 -- balanced: one-dimensional arrays of one length, two lines or more, no zero, sum
 -- zero. A loop in plpgsql: a function in language sql would be planned on each call. An
--- amount is at most ten trillion dollars, so that no sum of lines leaves bigint.
+-- amount is at most a trillion dollars, so that no sum of lines leaves bigint.
 -- +goose StatementBegin
 create function ledger.balanced(accounts bigint[], amounts bigint[], dimensions bigint[])
 returns boolean language plpgsql immutable parallel safe as $$
@@ -61,7 +61,7 @@ begin
 		return false;
 	end if;
 	foreach amount in array amounts loop
-		if amount is null or amount = 0 or amount > 1000000000000000 or amount < -1000000000000000 then
+		if amount is null or amount = 0 or amount > 100000000000000 or amount < -100000000000000 then
 			return false;
 		end if;
 		total := total + amount;

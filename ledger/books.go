@@ -1,0 +1,160 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Errors of the caller. Append and its relatives return them wrapped. Those that
+// only the database can see (closed, limit, currency of a racing change) leave the
+// transaction aborted.
+var (
+	ErrInvalid        = errors.New("invalid entry")
+	ErrUnbalanced     = errors.New("lines do not sum to zero")
+	ErrConflict       = errors.New("already recorded with other content")
+	ErrUnknownAccount = errors.New("unknown account")
+	ErrCurrency       = errors.New("account holds another currency")
+	ErrAccountClosed  = errors.New("account is frozen or closed")
+	ErrPeriodClosed   = errors.New("accounting period is closed")
+	ErrLimit          = errors.New("balance would fall below the account's limit")
+	ErrReversed       = errors.New("entry is already reversed")
+	ErrNotFound       = errors.New("not found in the books")
+)
+
+// A Querier is a pool, a connection or a transaction.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Books is the way in. It may be used by many goroutines at once; one per process
+// is enough.
+type Books struct {
+	now func() time.Time
+
+	// Ids of committed accounts and dimensions. Both are immutable, so what is
+	// here stays true; what a caller's own transaction created never gets in.
+	mu         sync.RWMutex
+	accounts   map[string]int64
+	dimensions map[Dimensions]int64
+}
+
+// cacheLimit bounds each map: beyond it the map starts again empty.
+const cacheLimit = 50_000
+
+// New returns the books. now is the business clock.
+func New(now func() time.Time) *Books {
+	return &Books{now: now, accounts: map[string]int64{}, dimensions: map[Dimensions]int64{}}
+}
+
+// moment is the business time as the database can hold it.
+func (b *Books) moment() time.Time { return b.now().UTC().Truncate(time.Microsecond) }
+
+// committed is true for a row that our own transaction did not write: age counts
+// from our own transaction id, or from the next one when we have none yet, and what
+// we or our savepoints write is never older than that. A row that another
+// transaction committed after we began is not found old either; it is merely
+// looked up again. t is the table in question.
+const committed = `age(t.xmin) > 0`
+
+// cached reads ids from a map under the lock and lists the keys that are missing.
+func cached[K comparable](b *Books, from *map[K]int64, keys []K) (found map[K]int64, missing []K) {
+	found = make(map[K]int64, len(keys))
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	for _, k := range keys {
+		if _, seen := found[k]; seen {
+			continue
+		}
+		id, ok := (*from)[k]
+		if !ok {
+			missing = append(missing, k)
+		}
+		found[k] = id
+	}
+	return found, missing
+}
+
+func remember[K comparable](b *Books, into *map[K]int64, ids map[K]int64) {
+	if len(ids) == 0 {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(*into)+len(ids) > cacheLimit {
+		*into = make(map[K]int64)
+	}
+	maps.Copy(*into, ids)
+}
+
+// accountIDs returns the id of each path, or ErrUnknownAccount.
+func (b *Books) accountIDs(ctx context.Context, q Querier, paths []string) (map[string]int64, error) {
+	ids, missing := cached(b, &b.accounts, paths)
+	if len(missing) == 0 {
+		return ids, nil
+	}
+	for _, path := range missing {
+		if !pathForm.MatchString(path) {
+			return nil, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		}
+	}
+	rows, err := q.Query(ctx, `select path, id, `+committed+` from ledger.account t where path = any($1)`, missing)
+	if err != nil {
+		return nil, fmt.Errorf("look up accounts: %w", err)
+	}
+	keep := map[string]int64{}
+	var (
+		path string
+		id   int64
+		old  bool
+	)
+	if _, err := pgx.ForEachRow(rows, []any{&path, &id, &old}, func() error {
+		ids[path] = id
+		if old {
+			keep[path] = id
+		}
+		return nil
+	}); err != nil {
+		return nil, fmt.Errorf("look up accounts: %w", err)
+	}
+	for _, path := range missing {
+		if ids[path] == 0 {
+			return nil, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		}
+	}
+	remember(b, &b.accounts, keep)
+	return ids, nil
+}
+
+// refused turns what the database says into the errors above, by code and
+// constraint name.
+func refused(err error) error {
+	var pg *pgconn.PgError
+	if !errors.As(err, &pg) {
+		return err
+	}
+	sentinel := map[string]error{
+		"LG001": ErrUnknownAccount,
+		"LG002": ErrAccountClosed,
+		"LG003": ErrCurrency,
+		"LG004": ErrPeriodClosed,
+		"LG005": ErrLimit,
+		"LG006": ErrInvalid, // the caller's isolation level
+	}[pg.Code]
+	switch {
+	case sentinel != nil:
+		return fmt.Errorf("%s: %w", pg.Message, sentinel)
+	case pg.ConstraintName == "journal_entry_balanced":
+		return fmt.Errorf("%w: %w", ErrUnbalanced, err)
+	case pg.ConstraintName == "journal_entry_reversed_once":
+		return fmt.Errorf("%w: %w", ErrReversed, err)
+	}
+	return err
+}

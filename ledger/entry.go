@@ -1,0 +1,309 @@
+package ledger
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/jackc/pgx/v5"
+
+	"guichet/internal/clock"
+	"guichet/internal/id"
+	"guichet/internal/money"
+)
+
+// A Line is one side of an entry: debit positive, credit negative, never zero.
+type Line struct {
+	Account    string // path
+	Amount     money.Amount
+	Dimensions Dimensions
+}
+
+// An Entry is what happened, in two or more lines of one currency that sum to zero.
+// Text in it names objects and never people: it is kept for good.
+type Entry struct {
+	ID          string            // set by Append
+	Key         string            // idempotency key: "payment/<id>/succeeded"
+	Kind        string            // what happened: "payment", "settlement"; "adjustment" also passes while a period closes
+	EffectiveOn clock.Date        // accounting date; zero: today in Toronto
+	RecordedAt  time.Time         // set by Append
+	Currency    string            // empty: CAD
+	Lines       []Line            // in the order given
+	SourceType  string            // the business object that caused it
+	SourceID    string            //
+	Actor       string            // opaque id of who did it
+	Channel     string            //
+	Description string            //
+	Metadata    map[string]string //
+	Reverses    string            // id of the entry this one takes back; set by Reverse
+}
+
+const (
+	maxLines = 10_000
+	maxText  = 4_000 // bytes in a text field
+	maxPairs = 100   // of metadata
+	// maxAmount keeps every sum of lines and every balance far inside 64 bits.
+	maxAmount = 100_000_000_000_000
+)
+
+// Append records one entry in the caller's transaction and returns its id.
+// Appending the same key and content again returns the first id and changes
+// nothing; other content under the key is ErrConflict. See the errors of this
+// package for what else is refused. On any error roll the transaction back.
+func (b *Books) Append(ctx context.Context, tx pgx.Tx, e Entry) (string, error) {
+	if e.Reverses != "" {
+		return "", fmt.Errorf("append %s: Reverse makes reversals: %w", e.Key, ErrInvalid)
+	}
+	entryID, err := b.append(ctx, tx, e)
+	if err != nil {
+		return "", fmt.Errorf("append %s: %w", e.Key, err)
+	}
+	return entryID, nil
+}
+
+// Reverse records the opposite of an entry, line by line. Key, Kind (empty:
+// "reversal"), EffectiveOn, Actor, Channel, Description and Metadata are taken
+// from r, and the source when r has one. An entry is reversed once; a second
+// time is ErrReversed unless it is a replay with the same key.
+func (b *Books) Reverse(ctx context.Context, tx pgx.Tx, entryID string, r Entry) (string, error) {
+	e, err := b.Entry(ctx, tx, entryID)
+	if err != nil {
+		return "", fmt.Errorf("reverse %s: %w", entryID, err)
+	}
+	r.Reverses, r.Currency, r.Lines = e.ID, e.Currency, e.Lines
+	for i := range r.Lines {
+		r.Lines[i].Amount = -r.Lines[i].Amount
+	}
+	if r.Kind == "" {
+		r.Kind = "reversal"
+	}
+	if r.SourceType == "" && r.SourceID == "" {
+		r.SourceType, r.SourceID = e.SourceType, e.SourceID
+	}
+	reversal, err := b.append(ctx, tx, r)
+	if err != nil {
+		return "", fmt.Errorf("reverse %s: %w", entryID, err)
+	}
+	return reversal, nil
+}
+
+func (b *Books) append(ctx context.Context, tx pgx.Tx, e Entry) (string, error) {
+	if e.Currency == "" {
+		e.Currency = money.CAD
+	}
+	if err := e.check(); err != nil {
+		return "", err
+	}
+	body := e.body()
+	e.ID, e.RecordedAt = id.New(), b.moment()
+	if e.EffectiveOn == (clock.Date{}) {
+		e.EffectiveOn = clock.DateOf(e.RecordedAt)
+	}
+	c, err := b.resolve(ctx, tx, e.Lines)
+	if err != nil {
+		return "", err
+	}
+	metadata := e.Metadata
+	if metadata == nil {
+		metadata = map[string]string{}
+	}
+	var reverses *string
+	if e.Reverses != "" {
+		reverses = &e.Reverses
+	}
+	tag, err := tx.Exec(ctx, insertEntry, e.ID, e.Key, e.Kind, e.EffectiveOn.Time(), e.RecordedAt, e.Currency,
+		c.accounts, c.amounts, c.dimensions, e.SourceType, e.SourceID, e.Actor, e.Channel, e.Description, metadata,
+		reverses, body, leafHash(e.canonical(body)))
+	if err != nil {
+		return "", refused(err)
+	}
+	if tag.RowsAffected() == 1 {
+		return e.ID, nil
+	}
+	return b.replay(ctx, tx, e.Key, body)
+}
+
+const insertEntry = `
+insert into ledger.journal_entry (id, key, kind, effective_on, recorded_at, currency,
+	accounts, amounts, dimensions, source_type, source_id, actor, channel, description, metadata,
+	reverses, body_hash, leaf)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+on conflict (key) do nothing`
+
+// replay returns the entry that is there under the key, if it says the same. The
+// insert has waited for the transaction that wrote it, and this later statement sees it.
+func (b *Books) replay(ctx context.Context, tx pgx.Tx, key string, body []byte) (string, error) {
+	var (
+		first string
+		have  []byte
+	)
+	err := tx.QueryRow(ctx, `select id, body_hash from ledger.journal_entry where key = $1`, key).Scan(&first, &have)
+	if err != nil {
+		return "", fmt.Errorf("read the entry under the key: %w", err)
+	}
+	if !bytes.Equal(have, body) {
+		return "", fmt.Errorf("entry %s has the key: %w", first, ErrConflict)
+	}
+	return first, nil
+}
+
+// columns are the lines as the journal keeps them.
+type columns struct{ accounts, amounts, dimensions []int64 }
+
+func (b *Books) resolve(ctx context.Context, tx pgx.Tx, lines []Line) (columns, error) {
+	paths := make([]string, len(lines))
+	dims := make([]Dimensions, len(lines))
+	for i, l := range lines {
+		paths[i], dims[i] = l.Account, l.Dimensions
+	}
+	accountID, err := b.accountIDs(ctx, tx, paths)
+	if err != nil {
+		return columns{}, err
+	}
+	dimensionID, err := b.dimensionIDs(ctx, tx, dims)
+	if err != nil {
+		return columns{}, err
+	}
+	c := columns{make([]int64, len(lines)), make([]int64, len(lines)), make([]int64, len(lines))}
+	for i, l := range lines {
+		c.accounts[i], c.amounts[i], c.dimensions[i] = accountID[l.Account], int64(l.Amount), dimensionID[l.Dimensions]
+	}
+	return c, nil
+}
+
+// check refuses what the database would refuse too, without spoiling the
+// caller's transaction.
+func (e *Entry) check() error {
+	if e.Key == "" || len(e.Key) > 200 || e.Kind == "" {
+		return fmt.Errorf("an entry wants a key of up to 200 bytes and a kind: %w", ErrInvalid)
+	}
+	if n := len(e.Lines); n < 2 || n > maxLines {
+		return fmt.Errorf("%d lines, want 2 to %d: %w", n, maxLines, ErrInvalid)
+	}
+	if y := e.EffectiveOn.Year; e.EffectiveOn != (clock.Date{}) && (y < 1900 || y > 2199) {
+		return fmt.Errorf("effective on %s: %w", e.EffectiveOn, ErrInvalid)
+	}
+	if len(e.Metadata) > maxPairs {
+		return fmt.Errorf("%d pairs of metadata, at most %d: %w", len(e.Metadata), maxPairs, ErrInvalid)
+	}
+	texts := []string{e.Key, e.Kind, e.Currency, e.SourceType, e.SourceID, e.Actor, e.Channel, e.Description}
+	for k, v := range e.Metadata {
+		texts = append(texts, k, v)
+	}
+	var sum money.Amount
+	for i, l := range e.Lines {
+		if l.Amount == 0 || l.Amount > maxAmount || l.Amount < -maxAmount {
+			return fmt.Errorf("line %d: amount %s: %w", i+1, l.Amount, ErrInvalid)
+		}
+		sum += l.Amount // maxLines × maxAmount fits
+		f := l.Dimensions.fields()
+		texts = append(texts, f[:]...)
+	}
+	for _, s := range texts {
+		if len(s) > maxText || !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+			return fmt.Errorf("text %.40q: want up to %d bytes of UTF-8 without NUL: %w", s, maxText, ErrInvalid)
+		}
+	}
+	if sum != 0 {
+		return fmt.Errorf("the lines sum to %s: %w", sum, ErrUnbalanced)
+	}
+	return nil
+}
+
+// Entry returns one entry, or ErrNotFound.
+func (b *Books) Entry(ctx context.Context, q Querier, entryID string) (Entry, error) {
+	if !id.Valid(entryID) {
+		return Entry{}, fmt.Errorf("entry %.40q: %w", entryID, ErrNotFound)
+	}
+	list, err := b.entries(ctx, q, `where e.id = $1`, entryID)
+	if err != nil {
+		return Entry{}, fmt.Errorf("read entry %s: %w", entryID, err)
+	}
+	if len(list) == 0 {
+		return Entry{}, fmt.Errorf("entry %s: %w", entryID, ErrNotFound)
+	}
+	return list[0], nil
+}
+
+// EntryByKey returns the entry recorded under an idempotency key, or ErrNotFound:
+// how a caller learns what became of a commit whose answer was lost.
+func (b *Books) EntryByKey(ctx context.Context, q Querier, key string) (Entry, error) {
+	list, err := b.entries(ctx, q, `where e.key = $1`, key)
+	if err != nil {
+		return Entry{}, fmt.Errorf("read entry under %s: %w", key, err)
+	}
+	if len(list) == 0 {
+		return Entry{}, fmt.Errorf("entry under %q: %w", key, ErrNotFound)
+	}
+	return list[0], nil
+}
+
+// EntriesBySource returns up to limit entries that a business object caused, in
+// order of id, after the given id (empty: from the first).
+func (b *Books) EntriesBySource(ctx context.Context, q Querier, sourceType, sourceID, after string, limit int) ([]Entry, error) {
+	if after == "" {
+		after = "00000000-0000-0000-0000-000000000000"
+	}
+	list, err := b.entries(ctx, q, `where e.source_type = $1 and e.source_id = $2 and e.id > $3 order by e.id limit $4`,
+		sourceType, sourceID, after, limit)
+	if err != nil {
+		return nil, fmt.Errorf("list entries of %s %s: %w", sourceType, sourceID, err)
+	}
+	return list, nil
+}
+
+func (b *Books) entries(ctx context.Context, q Querier, where string, args ...any) ([]Entry, error) {
+	rows, err := q.Query(ctx, `select `+entryColumns+` from ledger.journal_entry e `+where, args...)
+	if err != nil {
+		return nil, err
+	}
+	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Entry, error) {
+		r, err := scanEntry(row)
+		return r.Entry, err
+	})
+	return list, err
+}
+
+// entryColumns reads an entry with the names of its accounts and the values of its
+// dimensions, line by line.
+const entryColumns = `e.id, e.key, e.kind, e.effective_on, e.recorded_at, e.currency, e.source_type, e.source_id,
+	e.actor, e.channel, e.description, e.metadata, coalesce(e.reverses::text, ''), e.body_hash, e.leaf, e.amounts,
+	array(select coalesce(a.path, '') from unnest(e.accounts) with ordinality as l(id, n)
+		left join ledger.account a on a.id = l.id order by l.n),
+	array(select coalesce(v, '') from unnest(e.dimensions) with ordinality as l(id, n)
+		left join ledger.dimension d on d.id = l.id
+		cross join lateral unnest(array[d.department, d.fund, d.cost_centre, d.order_code, d.wbs, d.channel, d.tender])
+			with ordinality as f(v, i) order by l.n, f.i)`
+
+// A record is an entry with what the database keeps beside it.
+type record struct {
+	Entry
+	body, leaf []byte
+}
+
+func scanEntry(row pgx.CollectableRow) (record, error) {
+	var (
+		e         record
+		effective time.Time
+		amounts   []int64
+		paths     []string
+		dims      []string
+	)
+	err := row.Scan(&e.ID, &e.Key, &e.Kind, &effective, &e.RecordedAt, &e.Currency, &e.SourceType, &e.SourceID,
+		&e.Actor, &e.Channel, &e.Description, &e.Metadata, &e.Reverses, &e.body, &e.leaf, &amounts, &paths, &dims)
+	if err != nil {
+		return e, err
+	}
+	if len(paths) != len(amounts) || len(dims) != 7*len(amounts) {
+		return e, fmt.Errorf("entry %s: %d amounts for %d accounts", e.ID, len(amounts), len(paths))
+	}
+	e.EffectiveOn, e.RecordedAt = clock.FromTime(effective), e.RecordedAt.UTC()
+	e.Lines = make([]Line, len(amounts))
+	for i := range amounts {
+		e.Lines[i] = Line{paths[i], money.Amount(amounts[i]), dimensionsOf([7]string(dims[7*i : 7*i+7]))}
+	}
+	return e, nil
+}
