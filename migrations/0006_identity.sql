@@ -57,6 +57,7 @@ create table identity.pending (
 	browser      bytea not null check (length(browser) = 32),
 	step         text not null check (step in ('email', 'code', 'profile', 'signed-in', 'done')),
 	request      bytea,                     -- the checked authorize request; null: sign-in to Guichet itself
+	service      text not null default '',  -- the client that asked
 	return_path  text not null default '',
 	email        bytea,                     -- sealed by the master key: it belongs to nobody yet
 	email_lookup bytea check (length(email_lookup) = 32),
@@ -65,8 +66,9 @@ create table identity.pending (
 	created_at   timestamptz not null,
 	expires_at   timestamptz not null,
 	constraint pending_address check (step in ('email', 'signed-in', 'done') or email_lookup is not null),
-	constraint pending_person check ((step = 'signed-in') <= (resident_id is not null))
+	constraint pending_person check (step <> 'signed-in' or resident_id is not null)
 );
+create index pending_browser on identity.pending (browser);
 create index pending_expires on identity.pending (expires_at);
 
 -- Codes sent by e-mail. A used, replaced or spent row stays until it would have expired.

@@ -51,6 +51,7 @@ type Server struct {
 	lock     *os.File
 	password string
 	port     int
+	freePort func() (int, error)
 	stop     chan syscall.Signal
 	ended    chan struct{} // closed when the process is gone
 }
@@ -67,7 +68,10 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 		return nil, fmt.Errorf("database directory: %w", err)
 	}
 	opts.Dir = dir
-	s := &Server{opts: opts, bin: bin}
+	return run(ctx, &Server{opts: opts, bin: bin, freePort: freePort})
+}
+
+func run(ctx context.Context, s *Server) (*Server, error) {
 	if err := s.prepare(); err != nil {
 		return nil, err
 	}
@@ -247,14 +251,11 @@ func (s *Server) start(ctx context.Context) error {
 }
 
 func (s *Server) launch() error {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := s.freePort()
 	if err != nil {
 		return fmt.Errorf("find a free port for PostgreSQL: %w", err)
 	}
-	s.port = l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		return fmt.Errorf("find a free port for PostgreSQL: %w", err)
-	}
+	s.port = port
 	log, err := os.OpenFile(s.log(), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("log of PostgreSQL: %w", err)
@@ -273,6 +274,15 @@ func (s *Server) launch() error {
 		return fmt.Errorf("start PostgreSQL from %s: %w", s.bin.Dir, err)
 	}
 	return nil
+}
+
+// freePort returns a port of 127.0.0.1 that was free a moment ago.
+func freePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
 // supervise starts cmd and stays with it until it ends. The kernel sends the
@@ -330,6 +340,14 @@ var errPortTaken = errors.New("port taken")
 func (s *Server) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute) // recovery after a crash takes its time
 	defer cancel()
+	go func() {
+		// Whoever took the port may accept a connection and never answer.
+		select {
+		case <-s.ended:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -339,20 +357,28 @@ func (s *Server) ready(ctx context.Context) error {
 			return s.makeOwner(ctx, conn)
 		}
 		select {
-		case <-s.ended:
-			out, readErr := os.ReadFile(s.log())
-			if readErr != nil {
-				return fmt.Errorf("PostgreSQL ended at once: %w", readErr)
-			}
-			if strings.Contains(string(out), "could not bind") {
-				return errPortTaken
-			}
-			return fmt.Errorf("PostgreSQL ended at once: %s (see %s)", lastLine(string(out)), s.log())
-		case <-ctx.Done():
-			return fmt.Errorf("PostgreSQL does not answer: %w (see %s)", err, s.log())
 		case <-tick.C:
+			continue
+		case <-ctx.Done():
+		}
+		select {
+		case <-s.ended:
+			return s.whyEnded()
+		default:
+			return fmt.Errorf("PostgreSQL does not answer: %w (see %s)", err, s.log())
 		}
 	}
+}
+
+func (s *Server) whyEnded() error {
+	out, err := os.ReadFile(s.log())
+	if err != nil {
+		return fmt.Errorf("PostgreSQL ended at once: %w", err)
+	}
+	if strings.Contains(string(out), "could not bind") {
+		return errPortTaken
+	}
+	return fmt.Errorf("PostgreSQL ended at once: %s (see %s)", lastLine(string(out)), s.log())
 }
 
 func (s *Server) makeOwner(ctx context.Context, conn *pgx.Conn) error {
