@@ -70,7 +70,7 @@ func (h *Handover) Send(ctx context.Context, f File) error {
 	if err := h.Place.Put(ctx, h.Inbox, f.Name, f.Data); err != nil {
 		return fmt.Errorf("hand over %s: %w", f.Name, err)
 	}
-	if err := h.Place.Put(ctx, h.Inbox, f.ManifestName(), f.ManifestBytes()); err != nil {
+	if err := h.Place.Put(ctx, h.Inbox, f.ManifestName(), f.Manifest); err != nil {
 		return fmt.Errorf("hand over %s: %w", f.ManifestName(), err)
 	}
 	return nil

@@ -229,7 +229,7 @@ func TestLookTellsWhatTheFoldersProve(t *testing.T) {
 				for _, file := range tt.files {
 					folder, kind, _ := strings.Cut(file, "/")
 					put(t, dir, folder+"/"+map[string]string{"D": f.Name, "M": f.ManifestName(), "D.tmp": f.Name + ".tmp"}[kind],
-						map[string][]byte{"D": f.Data, "M": f.ManifestBytes(), "D.tmp": f.Data[:100]}[kind])
+						map[string][]byte{"D": f.Data, "M": f.Manifest, "D.tmp": f.Data[:100]}[kind])
 				}
 				h := Handover{Place: p, Inbox: "in", Archive: "archive", Answers: "answers"}
 				if tt.noArchive {
@@ -245,7 +245,7 @@ func TestLookTellsWhatTheFoldersProve(t *testing.T) {
 	t.Run("other bytes under the name are no evidence", func(t *testing.T) {
 		places(t, func(t *testing.T, p Place, dir string) {
 			put(t, dir, "in/"+f.Name, []byte("x"))
-			put(t, dir, "in/"+f.ManifestName(), f.ManifestBytes())
+			put(t, dir, "in/"+f.ManifestName(), f.Manifest)
 			h := Handover{Place: p, Inbox: "in"}
 			if got, err := h.Look(t.Context(), f); !errors.Is(err, ErrOtherContent) {
 				t.Errorf("%+v, %v; want ErrOtherContent", got, err)

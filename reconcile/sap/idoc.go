@@ -77,12 +77,16 @@ type Numbered struct {
 	Document
 }
 
-// A File is one hand-over: the bytes for SAP and what is said about them.
+// A File is one hand-over: the bytes for SAP, and the bytes of the manifest that
+// follows and says they are whole. Keep both: sending again sends the same.
 type File struct {
 	Name     string
 	Data     []byte
-	Manifest Manifest
+	Manifest []byte
 }
+
+// ManifestName is the name the manifest is handed over under.
+func (f File) ManifestName() string { return f.Name + ".json" }
 
 // A Manifest lets the receiver check a file before it takes it. Amounts are plain
 // decimals.
@@ -97,18 +101,6 @@ type Manifest struct {
 	Credits     string `json:"credits"`
 	FirstDocNum string `json:"first_docnum"`
 	LastDocNum  string `json:"last_docnum"`
-}
-
-// ManifestName is the name of the file that follows the data and says it is whole.
-func (f File) ManifestName() string { return f.Name + ".json" }
-
-// ManifestBytes are the manifest as it is handed over.
-func (f File) ManifestBytes() []byte {
-	b, err := json.MarshalIndent(f.Manifest, "", "  ")
-	if err != nil {
-		panic(err) // strings and integers only
-	}
-	return append(b, '\n')
 }
 
 // File writes documents of one currency into one file, in the order given.
@@ -150,7 +142,11 @@ func (w *Writer) File(name string, docs []Numbered, at time.Time) (File, error) 
 	m.SHA256, m.Bytes = hex.EncodeToString(sum[:]), out.Len()
 	m.Debits, m.Credits = debits.String(), credits.String()
 	m.FirstDocNum, m.LastDocNum = docs[0].DocNum, docs[len(docs)-1].DocNum
-	return File{Name: name, Data: out.Bytes(), Manifest: m}, nil
+	manifest, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return File{}, fmt.Errorf("manifest of %s: %w", name, err)
+	}
+	return File{Name: name, Data: out.Bytes(), Manifest: append(manifest, '\n')}, nil
 }
 
 // idoc writes one document: control record, header, G/L items, tax items, amounts,
