@@ -186,3 +186,10 @@ create trigger forward_only before update on ops.clock
 create trigger append_only before delete or truncate on ops.clock
 	for each statement execute function ops.refuse_change();
 grant select, insert, update on ops.clock to guichet_app;
+
+-- Keys of keyed hashes, one per purpose, sealed by the master key.
+create table ops.secret (
+	purpose text primary key check (purpose <> ''),
+	sealed  bytea not null
+);
+grant select, insert on ops.secret to guichet_app;

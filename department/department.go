@@ -1,0 +1,226 @@
+// Package department keeps the tenants of the service: who they are, the keys
+// their applications use, and what they are told by webhook.
+//
+//	administration ─▶ departments, API keys, endpoints
+//	payments ──Emit──▶ events ──job──▶ signed webhooks (Standard Webhooks)
+//
+// A department sees only its own: every query takes its id. Keys are stored
+// hashed, webhook secrets sealed. Events are immutable; deliveries promise no
+// order, each event carries the sequence of its object instead.
+// Bills, money and people do not belong here.
+package department
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"guichet/internal/audit"
+	"guichet/internal/id"
+	"guichet/internal/jobs"
+	"guichet/internal/seal"
+)
+
+var (
+	ErrNotFound = errors.New("department not found")
+	ErrKey      = errors.New("API key is unknown or revoked")
+	ErrExists   = errors.New("department exists already with other content")
+)
+
+// A Querier is a pool or a transaction.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// A Department is a tenant.
+type Department struct {
+	ID        string
+	Code      string // short, in account paths and addresses: "parking"
+	NameEN    string
+	NameFR    string
+	Basis     string // "settled" or "accrual": what is exported to SAP
+	HSTNumber string // printed on receipts; empty when it charges none
+}
+
+// Name returns the department's name in "en" or "fr".
+func (d Department) Name(lang string) string {
+	if lang == "fr" {
+		return d.NameFR
+	}
+	return d.NameEN
+}
+
+// A Service administers departments and tells them what happened. It may be used
+// by many goroutines at once.
+type Service struct {
+	db    *pgxpool.Pool
+	key   *seal.Key
+	queue *jobs.Queue
+	now   func() time.Time
+}
+
+// New returns a service over the database.
+func New(db *pgxpool.Pool, key *seal.Key, queue *jobs.Queue, now func() time.Time) *Service {
+	return &Service{db: db, key: key, queue: queue, now: now}
+}
+
+var codeForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,29}$`)
+
+// Create adds a department. Creating the same one again returns the first;
+// the same code with other content is ErrExists.
+func (s *Service) Create(ctx context.Context, tx pgx.Tx, d Department) (Department, error) {
+	if d.Basis == "" {
+		d.Basis = "settled"
+	}
+	if !codeForm.MatchString(d.Code) {
+		return Department{}, fmt.Errorf("department code %q: want 2 to 30 lower case letters and digits, a letter first", d.Code)
+	}
+	if d.NameEN == "" || d.NameFR == "" {
+		return Department{}, fmt.Errorf("department %s: a name in both languages is needed", d.Code)
+	}
+	if d.Basis != "settled" && d.Basis != "accrual" {
+		return Department{}, fmt.Errorf("department %s: basis %q: want settled or accrual", d.Code, d.Basis)
+	}
+	d.ID = id.New()
+	tag, err := tx.Exec(ctx, `
+		insert into department.department (id, code, name_en, name_fr, basis, hst_number, created_at)
+		values ($1, $2, $3, $4, $5, $6, $7) on conflict (code) do nothing`,
+		d.ID, d.Code, d.NameEN, d.NameFR, d.Basis, d.HSTNumber, s.now())
+	if err != nil {
+		return Department{}, fmt.Errorf("create department %s: %w", d.Code, err)
+	}
+	if tag.RowsAffected() == 0 {
+		old, err := s.ByCode(ctx, tx, d.Code)
+		if err != nil {
+			return Department{}, fmt.Errorf("create department %s: %w", d.Code, err)
+		}
+		if d.ID = old.ID; d != old {
+			return Department{}, fmt.Errorf("create department %s: %w", d.Code, ErrExists)
+		}
+		return old, nil
+	}
+	return d, audit.Record(ctx, tx, audit.Event{Action: "department.created", ObjectType: "department", ObjectID: d.ID,
+		Details: map[string]any{"code": d.Code}, At: s.now()})
+}
+
+const columns = `id, code, name_en, name_fr, basis, hst_number`
+
+// ByCode finds a department, or ErrNotFound.
+func (s *Service) ByCode(ctx context.Context, q Querier, code string) (Department, error) {
+	return one(q.Query(ctx, `select `+columns+` from department.department where code = $1`, code))
+}
+
+// ByID finds a department, or ErrNotFound.
+func (s *Service) ByID(ctx context.Context, q Querier, departmentID string) (Department, error) {
+	return one(q.Query(ctx, `select `+columns+` from department.department where id = $1`, departmentID))
+}
+
+// All lists the departments by code. There are dozens, not thousands.
+func (s *Service) All(ctx context.Context) ([]Department, error) {
+	rows, err := s.db.Query(ctx, `select `+columns+` from department.department order by code limit 1000`)
+	if err != nil {
+		return nil, fmt.Errorf("list departments: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Department])
+}
+
+func one(rows pgx.Rows, err error) (Department, error) {
+	if err != nil {
+		return Department{}, err
+	}
+	d, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[Department])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Department{}, ErrNotFound
+	}
+	return d, err
+}
+
+// IssueKey makes an API key for the department's application and returns it; it
+// is shown this once. env is "test" or "live" and part of the key's text.
+func (s *Service) IssueKey(ctx context.Context, tx pgx.Tx, departmentID, name, env string) (string, error) {
+	secret := "guichet_" + env + "_" + id.Secret()
+	keyID := id.New()
+	o := audit.From(ctx)
+	_, err := tx.Exec(ctx, `
+		insert into department.api_key (id, department_id, name, prefix, hash, created_at, created_by)
+		values ($1, $2, $3, $4, $5, $6, $7)`,
+		keyID, departmentID, name, secret[:len("guichet_")+len(env)+5], id.Hash(secret), s.now(), o.Actor)
+	if err != nil {
+		return "", fmt.Errorf("issue key %q: %w", name, err)
+	}
+	return secret, audit.Record(ctx, tx, audit.Event{Action: "api_key.created", ObjectType: "api_key", ObjectID: keyID,
+		Details: map[string]any{"department": departmentID, "name": name}, At: s.now()})
+}
+
+// RevokeKey makes a key useless from now on. Revoking again changes nothing.
+func (s *Service) RevokeKey(ctx context.Context, tx pgx.Tx, departmentID, keyID string) error {
+	tag, err := tx.Exec(ctx, `
+		update department.api_key set revoked_at = $3
+		where id = $1 and department_id = $2 and revoked_at is null`, keyID, departmentID, s.now())
+	if err != nil {
+		return fmt.Errorf("revoke key: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return nil
+	}
+	return audit.Record(ctx, tx, audit.Event{Action: "api_key.revoked", ObjectType: "api_key", ObjectID: keyID, At: s.now()})
+}
+
+// Authenticate returns the department a key belongs to, or ErrKey. The key is
+// compared by its SHA-256 in an index: nothing about a wrong key is learnt from time.
+func (s *Service) Authenticate(ctx context.Context, key string) (Department, error) {
+	var d Department
+	var keyID string
+	var lastUsed *time.Time
+	err := s.db.QueryRow(ctx, `
+		select d.id, d.code, d.name_en, d.name_fr, d.basis, d.hst_number, k.id, k.last_used_on
+		from department.api_key k join department.department d on d.id = k.department_id
+		where k.hash = $1 and k.revoked_at is null`, id.Hash(key)).
+		Scan(&d.ID, &d.Code, &d.NameEN, &d.NameFR, &d.Basis, &d.HSTNumber, &keyID, &lastUsed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Department{}, ErrKey
+	}
+	if err != nil {
+		return Department{}, fmt.Errorf("authenticate key: %w", err)
+	}
+	// The date is enough, and writes the row once a day instead of at every call.
+	today := s.now().UTC().Truncate(24 * time.Hour)
+	if lastUsed == nil || lastUsed.Before(today) {
+		if _, err := s.db.Exec(ctx, `update department.api_key set last_used_on = $2 where id = $1`, keyID, today); err != nil {
+			return Department{}, fmt.Errorf("note use of key: %w", err)
+		}
+	}
+	return d, nil
+}
+
+// AddEndpoint registers where the department hears of events and returns the
+// signing secret ("whsec_…"); it is shown this once. A second registration of the
+// same address is ErrExists.
+func (s *Service) AddEndpoint(ctx context.Context, tx pgx.Tx, departmentID, address string, allowPrivate bool) (string, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || (u.Scheme != "https" && !(allowPrivate && u.Scheme == "http")) {
+		return "", fmt.Errorf("webhook address %q: want an https address without user or fragment", address)
+	}
+	endpointID, secret := id.New(), newWebhookSecret()
+	_, err = tx.Exec(ctx, `
+		insert into department.webhook_endpoint (id, department_id, url, sealed_secret, allow_private, created_at)
+		values ($1, $2, $3, $4, $5, $6)`,
+		endpointID, departmentID, address, s.key.Seal([]byte(secret), []byte(endpointID)), allowPrivate, s.now())
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) && pg.ConstraintName == "webhook_endpoint_department_id_url_key" {
+		return "", fmt.Errorf("webhook address %s: %w", address, ErrExists)
+	}
+	if err != nil {
+		return "", fmt.Errorf("add webhook endpoint: %w", err)
+	}
+	return secret, audit.Record(ctx, tx, audit.Event{Action: "webhook_endpoint.created", ObjectType: "webhook_endpoint", ObjectID: endpointID,
+		Details: map[string]any{"department": departmentID, "url": address, "private": allowPrivate}, At: s.now()})
+}
