@@ -1,11 +1,11 @@
-// Package jobs queues work in the transaction that causes it, and works it off.
-// It is a thin frame around River.
+// Package jobs queues work in the transaction that causes it and does the work
+// afterwards, on River in the schema "river".
 //
-//	room ──Insert(tx)──▶ river.river_job ──Runner──▶ the room's worker
+//	service method ──Insert(tx)──▶ river_job ──any instance──▶ worker
+//	                                  └ tries used up, or a panic: parked, for a person
 //
-// A job is committed with the change it follows from, or not at all. It may run
-// more than once: every worker tolerates that. Arguments hold ids, never names,
-// addresses or secrets. Any number of instances may run.
+// A job runs at least once: workers check what is already done. Arguments, and
+// the errors workers return, are stored and logged, so they hold ids and never personal data.
 package jobs
 
 import (
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,120 +25,159 @@ import (
 	"guichet/migrations"
 )
 
-// A Queue takes jobs. It may be used by many goroutines at once.
+// MaxAttempts is how often a job is tried unless it says otherwise. River waits
+// attempt⁴ seconds in between: ten tries reach over half a day.
+const MaxAttempts = 12
+
+// keepParked is how long a job that was given up stays to be looked at.
+const keepParked = 90 * 24 * time.Hour
+
+// A Queue inserts jobs; after Work it also does them. It may be used by many
+// goroutines at once.
 type Queue struct {
-	client *river.Client[pgx.Tx]
+	db     *pgxpool.Pool
+	log    *slog.Logger
+	insert *river.Client[pgx.Tx]
+	worker *river.Client[pgx.Tx]
 }
 
-// New returns a queue that only takes jobs; a Runner works them off.
-func New(db *pgxpool.Pool) (*Queue, error) {
-	client, err := river.NewClient(riverpgxv5.New(db), &river.Config{Schema: migrations.River, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, fmt.Errorf("open job queue: %w", err)
-	}
-	return &Queue{client: client}, nil
-}
-
-// Insert queues a job in the caller's transaction. opts may be nil.
-func (q *Queue) Insert(ctx context.Context, tx pgx.Tx, args river.JobArgs, opts *river.InsertOpts) error {
-	if _, err := q.client.InsertTx(ctx, tx, args, opts); err != nil {
-		return fmt.Errorf("queue %s: %w", args.Kind(), err)
-	}
-	return nil
-}
-
-// Options say how jobs are worked off.
-type Options struct {
-	MaxWorkers int // at once, in this process; zero: 8
-	Periodic   []Periodic
-	Log        *slog.Logger
-}
-
-// A Periodic job is queued again and again by whichever instance leads.
-type Periodic struct {
-	Every time.Duration
-	Args  func() river.JobArgs
-}
-
-// A Runner works jobs off until it is stopped.
-type Runner struct {
-	client *river.Client[pgx.Tx]
-}
-
-const (
-	jobTimeout = time.Minute
-	// A job whose process was killed is taken up again after this long.
-	rescueAfter = 2 * time.Minute
-)
-
-// Start begins to work off jobs with the given workers. Stop it before the pool closes.
-func Start(ctx context.Context, db *pgxpool.Pool, workers *river.Workers, o Options) (*Runner, error) {
-	if o.MaxWorkers == 0 {
-		o.MaxWorkers = 8
-	}
-	var periodic []*river.PeriodicJob
-	for _, p := range o.Periodic {
-		periodic = append(periodic, river.NewPeriodicJob(river.PeriodicInterval(p.Every),
-			func() (river.JobArgs, *river.InsertOpts) {
-				// One of its kind at a time: a slow run is not joined by the next.
-				return p.Args(), &river.InsertOpts{MaxAttempts: 1, UniqueOpts: river.UniqueOpts{ByArgs: true, ByState: []rivertype.JobState{
-					rivertype.JobStateAvailable, rivertype.JobStatePending, rivertype.JobStateRunning,
-					rivertype.JobStateRetryable, rivertype.JobStateScheduled,
-				}}}
-			}, &river.PeriodicJobOpts{RunOnStart: true}))
-	}
-	client, err := river.NewClient(riverpgxv5.New(db), &river.Config{
-		Schema: migrations.River, Queues: map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: o.MaxWorkers}},
-		Workers: workers, PeriodicJobs: periodic, ErrorHandler: &reporter{log: o.Log}, Logger: slog.New(warnings{o.Log.Handler()}),
-		JobTimeout: jobTimeout, RescueStuckJobsAfter: rescueAfter, FetchPollInterval: 500 * time.Millisecond, FetchCooldown: 20 * time.Millisecond,
+// New returns a queue that only inserts, until Work is called.
+func New(db *pgxpool.Pool, log *slog.Logger) (*Queue, error) {
+	c, err := river.NewClient(riverpgxv5.New(db), &river.Config{
+		Schema: migrations.River, MaxAttempts: MaxAttempts, Logger: quiet(log),
 	})
 	if err != nil {
-		return nil, fmt.Errorf("start jobs: %w", err)
+		return nil, fmt.Errorf("job queue: %w", err)
 	}
-	if err := client.Start(ctx); err != nil {
-		return nil, fmt.Errorf("start jobs: %w", err)
-	}
-	return &Runner{client: client}, nil
+	return &Queue{db: db, log: log, insert: c}, nil
 }
 
-// Stop lets running jobs finish until ctx ends, then cancels them; a cancelled job
-// runs again later.
-func (r *Runner) Stop(ctx context.Context) error {
-	err := r.client.Stop(ctx)
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
-		hard, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		err = r.client.StopAndCancel(hard)
+// Insert queues a job in the caller's transaction: no commit, no job. opts may be
+// nil. A job whose arguments ask for uniqueness and that is queued already is not queued
+// again; that is no error. opts.ScheduledAt is on the wall clock, not the business clock.
+func (q *Queue) Insert(ctx context.Context, tx pgx.Tx, args river.JobArgs, opts *river.InsertOpts) error {
+	if _, err := q.insert.InsertTx(ctx, tx, args, opts); err != nil {
+		return fmt.Errorf("queue job %s: %w", args.Kind(), err)
 	}
+	return nil
+}
+
+// Options of working.
+type Options struct {
+	Workers  *river.Workers
+	Periodic []*river.PeriodicJob // run by one instance at a time
+	Parallel int                  // jobs at once in this process; default 10
+}
+
+// Work starts doing jobs in the background until Stop. ctx is only for starting.
+func (q *Queue) Work(ctx context.Context, o Options) error {
+	if o.Parallel == 0 {
+		o.Parallel = 10
+	}
+	c, err := river.NewClient(riverpgxv5.New(q.db), &river.Config{
+		Schema:                      migrations.River,
+		Workers:                     o.Workers,
+		PeriodicJobs:                o.Periodic,
+		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: o.Parallel}},
+		FetchOnlyKnownKinds:         true, // during a rollout the newer program takes the newer kinds
+		MaxAttempts:                 MaxAttempts,
+		JobTimeout:                  5 * time.Minute,
+		RescueStuckJobsAfter:        15 * time.Minute, // of an instance that was killed
+		SoftStopTimeout:             20 * time.Second,
+		DiscardedJobRetentionPeriod: keepParked,
+		CancelledJobRetentionPeriod: keepParked,
+		ReindexerIndexNames:         []string{}, // needs the owner of the tables, which the service is not
+		Middleware:                  []rivertype.Middleware{&guard{log: q.log}},
+		Logger:                      quiet(q.log),
+	})
 	if err != nil {
-		return fmt.Errorf("stop jobs: %w", err)
+		return fmt.Errorf("job queue: %w", err)
+	}
+	// River stops when the context of Start ends; we stop it ourselves, in order.
+	if err := c.Start(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("start job queue: %w", err)
+	}
+	q.worker = c
+	return nil
+}
+
+// Stop takes no new jobs, lets those at work finish for a while, and then cancels
+// them: they are tried again later. Without Work it does nothing.
+func (q *Queue) Stop(ctx context.Context) error {
+	if q.worker == nil {
+		return nil
+	}
+	if err := q.worker.Stop(ctx); err != nil {
+		return fmt.Errorf("stop job queue: %w", err)
 	}
 	return nil
 }
 
-// A reporter logs what failed: the job's kind and id, never its arguments.
-type reporter struct{ log *slog.Logger }
+// Parked counts by kind the jobs that were given up and wait for a person.
+func (q *Queue) Parked(ctx context.Context) (map[string]int, error) {
+	return q.count(ctx, `
+select kind, count(*) from river.river_job where state in ('discarded', 'cancelled')
+group by kind order by kind limit 1000`)
+}
 
-func (r *reporter) HandleError(ctx context.Context, job *rivertype.JobRow, err error) *river.ErrorHandlerResult {
-	level := slog.LevelWarn
-	if job.Attempt >= job.MaxAttempts {
-		level = slog.LevelError // parked: a person has to look
+// Waiting counts by kind the jobs that are to run now or later.
+func (q *Queue) Waiting(ctx context.Context) (map[string]int, error) {
+	return q.count(ctx, `
+select kind, count(*) from river.river_job where state in ('available', 'scheduled', 'retryable', 'running')
+group by kind order by kind limit 1000`)
+}
+
+func (q *Queue) count(ctx context.Context, sql string) (map[string]int, error) {
+	rows, err := q.db.Query(ctx, sql)
+	if err != nil {
+		return nil, fmt.Errorf("count jobs: %w", err)
 	}
-	r.log.Log(ctx, level, "job failed", "kind", job.Kind, "job", job.ID, "attempt", job.Attempt, "of", job.MaxAttempts, "error", err)
-	return nil
+	n := make(map[string]int)
+	var kind string
+	var count int
+	if _, err := pgx.ForEachRow(rows, []any{&kind, &count}, func() error { n[kind] = count; return nil }); err != nil {
+		return nil, fmt.Errorf("count jobs: %w", err)
+	}
+	return n, nil
 }
 
-func (r *reporter) HandlePanic(ctx context.Context, job *rivertype.JobRow, value any, trace string) *river.ErrorHandlerResult {
-	r.log.ErrorContext(ctx, "job panicked", "kind", job.Kind, "job", job.ID, "attempt", job.Attempt, "panic", value, "trace", trace)
-	return nil
+// quiet keeps River's own talk out of the log: how a job ended is told by guard.
+func quiet(log *slog.Logger) *slog.Logger { return slog.New(&atLeast{log.Handler(), slog.LevelWarn}) }
+
+type atLeast struct {
+	slog.Handler
+	level slog.Level
 }
 
-// warnings drops what River tells below a warning.
-type warnings struct{ slog.Handler }
-
-func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+func (h *atLeast) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= h.level && h.Handler.Enabled(ctx, l)
 }
 
-func (w warnings) WithAttrs(a []slog.Attr) slog.Handler { return warnings{w.Handler.WithAttrs(a)} }
-func (w warnings) WithGroup(name string) slog.Handler   { return warnings{w.Handler.WithGroup(name)} }
+// A guard stands around every worker. It tells the log how a job failed, by kind
+// and number and never by arguments, and keeps panics away from River, which would store their values.
+type guard struct {
+	river.MiddlewareDefaults
+	log *slog.Logger
+}
+
+func (g *guard) Work(ctx context.Context, job *rivertype.JobRow, work func(context.Context) error) (err error) {
+	log := g.log.With("kind", job.Kind, "job", job.ID, "attempt", job.Attempt, "of", job.MaxAttempts)
+	defer func() {
+		if v := recover(); v != nil {
+			// What a programmer broke does not mend by trying again.
+			log.ErrorContext(ctx, "job parked: panic", "value", fmt.Sprintf("%T", v), "stack", string(debug.Stack()))
+			err = river.JobCancel(fmt.Errorf("panic with a %T", v))
+		}
+	}()
+	err = work(ctx)
+	switch {
+	case err == nil, errors.As(err, new(*river.JobSnoozeError)):
+	case errors.As(err, new(*river.JobCancelError)):
+		log.ErrorContext(ctx, "job parked: trying again cannot help", "error", err)
+	case job.Attempt >= job.MaxAttempts:
+		log.ErrorContext(ctx, "job parked: no tries left", "error", err)
+	default:
+		log.WarnContext(ctx, "job failed, will be tried again", "error", err)
+	}
+	return err
+}

@@ -1,97 +1,118 @@
-// Package seal keeps small secrets unreadable at rest: AES-256-GCM under one
-// master key, and keyed hashes for what must be found again but not read.
+// Package seal encrypts what the database must hold and its readers must not
+// read: signing keys, personal data, mail that waits.
 //
-//	master key (a file or a key service, never the database)
-//	   ├─ HKDF "seal"    ─▶ Seal, Open
-//	   └─ HKDF "mac/…"   ─▶ MAC, one key per label
+//	key file (32 bytes, outside the database) ─▶ Key ─Seal─▶ version · nonce · ciphertext · tag
 //
-// A Key may be used by many goroutines at once. It prints as [secret].
+// AES-256-GCM with a random nonce: one key is good for 2^32 messages (NIST SP
+// 800-38D, section 8.3). The additional data binds a box to its row, so that a box moved to another
+// row does not open.
 package seal
 
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"strings"
 )
 
-// Size is how many bytes a master key has.
+// Size is the length of a key in bytes.
 const Size = 32
 
-// ErrOpen reports a box that was not sealed by this key with this context, or was
-// changed since.
-var ErrOpen = errors.New("sealed value does not open")
+// version is the first byte of every box.
+const version = 1
 
-// A Key seals and opens.
-type Key struct {
-	master []byte
-	aead   cipher.AEAD
-}
+// ErrBroken says that a box was not made by this key for this additional data.
+var ErrBroken = errors.New("sealed data does not open")
 
-// New returns the key made of Size bytes.
-func New(master []byte) (*Key, error) {
-	if len(master) != Size {
-		return nil, fmt.Errorf("master key has %d bytes, want %d", len(master), Size)
+// A Key seals and opens. It may be used by many goroutines at once, and prints as
+// [secret].
+type Key struct{ gcm cipher.AEAD }
+
+// New returns a key made of exactly 32 bytes.
+func New(raw []byte) (*Key, error) {
+	if len(raw) != Size {
+		return nil, fmt.Errorf("sealing key of %d bytes, want %d", len(raw), Size)
 	}
-	k := &Key{master: append([]byte(nil), master...)}
-	block, err := aes.NewCipher(k.derive("seal"))
+	block, err := aes.NewCipher(raw)
 	if err != nil {
-		return nil, fmt.Errorf("master key: %w", err)
+		return nil, fmt.Errorf("sealing key: %w", err)
 	}
-	if k.aead, err = cipher.NewGCM(block); err != nil {
-		return nil, fmt.Errorf("master key: %w", err)
-	}
-	return k, nil
-}
-
-// Generate returns a new random master key, for a file.
-func Generate() []byte {
-	b := make([]byte, Size)
-	rand.Read(b) // never fails: crypto/rand crashes the program instead
-	return b
-}
-
-func (k *Key) derive(label string) []byte {
-	key, err := hkdf.Key(sha256.New, k.master, nil, "guichet "+label, Size)
+	gcm, err := cipher.NewGCM(block)
 	if err != nil {
-		panic(err) // only for lengths that SHA-256 cannot give
+		return nil, fmt.Errorf("sealing key: %w", err)
 	}
-	return key
+	return &Key{gcm: gcm}, nil
 }
 
-// Seal encrypts plain. context, such as the id of the row it is stored in, must be
-// given again to open it: a box copied to another row does not open there.
-func (k *Key) Seal(plain, context []byte) []byte {
-	nonce := make([]byte, k.aead.NonceSize())
+// Load reads a key file: 64 hexadecimal digits, as Create writes them or
+// `openssl rand -hex 32` does. A file that others may read is refused.
+func Load(path string) (*Key, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("key file %s may be read by others: chmod 600 %s", path, path)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("key file: %w", err)
+	}
+	raw, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(raw) != Size { // the error would quote the content
+		return nil, fmt.Errorf("key file %s: want %d hexadecimal digits, make one with `openssl rand -hex %d`", path, 2*Size, Size)
+	}
+	return New(raw)
+}
+
+// Create writes a new random key file. A file that is there already is left alone
+// and is an error: overwriting a key loses everything sealed with it.
+func Create(path string) error {
+	var raw [Size]byte
+	rand.Read(raw[:]) // never fails: crypto/rand crashes the program instead
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("key file: %w", err)
+	}
+	_, err = f.WriteString(hex.EncodeToString(raw[:]) + "\n")
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("key file: %w", errors.Join(err, os.Remove(path)))
+	}
+	return nil
+}
+
+// Seal encrypts plain and binds it to aad.
+func (k *Key) Seal(plain, aad []byte) []byte {
+	box := make([]byte, 1+k.gcm.NonceSize(), 1+k.gcm.NonceSize()+len(plain)+k.gcm.Overhead())
+	box[0] = version
+	nonce := box[1:]
 	rand.Read(nonce)
-	return k.aead.Seal(nonce, nonce, plain, context)
+	return k.gcm.Seal(box, nonce, plain, aad)
 }
 
-// Open decrypts what Seal made with the same context, or returns ErrOpen.
-func (k *Key) Open(box, context []byte) ([]byte, error) {
-	if len(box) < k.aead.NonceSize() {
-		return nil, ErrOpen
+// Open returns what Seal was given with the same aad, or ErrBroken, wrapped.
+func (k *Key) Open(box, aad []byte) ([]byte, error) {
+	n := 1 + k.gcm.NonceSize()
+	if len(box) < n+k.gcm.Overhead() || box[0] != version {
+		return nil, fmt.Errorf("box of %d bytes: %w", len(box), ErrBroken)
 	}
-	plain, err := k.aead.Open(nil, box[:k.aead.NonceSize()], box[k.aead.NonceSize():], context)
+	plain, err := k.gcm.Open(nil, box[1:n], box[n:], aad)
 	if err != nil {
-		return nil, ErrOpen
+		return nil, fmt.Errorf("box of %d bytes: %w", len(box), ErrBroken)
 	}
 	return plain, nil
 }
 
-// MAC returns HMAC-SHA-256 of data under a key that only this label uses.
-func (k *Key) MAC(label string, data []byte) []byte {
-	m := hmac.New(sha256.New, k.derive("mac/"+label))
-	m.Write(data)
-	return m.Sum(nil)
-}
+// String keeps the key out of messages.
+func (k *Key) String() string { return "[secret]" }
 
-// String keeps the key out of logs.
-func (*Key) String() string { return "[secret]" }
+// GoString keeps the key out of %#v.
+func (k *Key) GoString() string { return "[secret]" }
 
-// GoString keeps the key out of logs.
-func (*Key) GoString() string { return "[secret]" }
+// LogValue keeps the key out of logs.
+func (k *Key) LogValue() slog.Value { return slog.StringValue("[secret]") }
