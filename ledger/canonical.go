@@ -64,10 +64,12 @@ func (e *Entry) body() []byte {
 	return h[:]
 }
 
+const entryForm = "guichet/entry/1"
+
 // canonical is what the log seals: every column of the entry.
 func (e *Entry) canonical(body []byte) []byte {
 	c := make(canonical, 0, 512)
-	c.put("guichet/entry/1", e.ID, e.Key, e.Kind, e.EffectiveOn.String(), e.RecordedAt.UTC().Format(time.RFC3339Nano), e.Currency,
+	c.put(entryForm, e.ID, e.Key, e.Kind, e.EffectiveOn.String(), e.RecordedAt.UTC().Format(time.RFC3339Nano), e.Currency,
 		e.SourceType, e.SourceID, e.Actor, e.Channel, hash([]byte(e.Description)), e.Reverses, hex.EncodeToString(body))
 	c.metadata(e.Metadata)
 	c.lines(e.Lines)

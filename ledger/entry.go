@@ -215,15 +215,20 @@ func (e *Entry) check() error {
 
 // Entry returns one entry, or ErrNotFound.
 func (b *Books) Entry(ctx context.Context, q Querier, entryID string) (Entry, error) {
+	r, err := b.record(ctx, q, entryID)
+	return r.Entry, err
+}
+
+func (b *Books) record(ctx context.Context, q Querier, entryID string) (record, error) {
 	if !id.Valid(entryID) {
-		return Entry{}, fmt.Errorf("entry %.40q: %w", entryID, ErrNotFound)
+		return record{}, fmt.Errorf("entry %.40q: %w", entryID, ErrNotFound)
 	}
-	list, err := b.entries(ctx, q, `where e.id = $1`, entryID)
+	list, err := records(ctx, q, `where e.id = $1`, entryID)
 	if err != nil {
-		return Entry{}, fmt.Errorf("read entry %s: %w", entryID, err)
+		return record{}, fmt.Errorf("read entry %s: %w", entryID, err)
 	}
 	if len(list) == 0 {
-		return Entry{}, fmt.Errorf("entry %s: %w", entryID, ErrNotFound)
+		return record{}, fmt.Errorf("entry %s: %w", entryID, ErrNotFound)
 	}
 	return list[0], nil
 }
@@ -231,14 +236,14 @@ func (b *Books) Entry(ctx context.Context, q Querier, entryID string) (Entry, er
 // EntryByKey returns the entry recorded under an idempotency key, or ErrNotFound:
 // how a caller learns what became of a commit whose answer was lost.
 func (b *Books) EntryByKey(ctx context.Context, q Querier, key string) (Entry, error) {
-	list, err := b.entries(ctx, q, `where e.key = $1`, key)
+	list, err := records(ctx, q, `where e.key = $1`, key)
 	if err != nil {
 		return Entry{}, fmt.Errorf("read entry under %s: %w", key, err)
 	}
 	if len(list) == 0 {
 		return Entry{}, fmt.Errorf("entry under %q: %w", key, ErrNotFound)
 	}
-	return list[0], nil
+	return list[0].Entry, nil
 }
 
 // EntriesBySource returns up to limit entries that a business object caused, in
@@ -247,24 +252,30 @@ func (b *Books) EntriesBySource(ctx context.Context, q Querier, sourceType, sour
 	if after == "" {
 		after = "00000000-0000-0000-0000-000000000000"
 	}
-	list, err := b.entries(ctx, q, `where e.source_type = $1 and e.source_id = $2 and e.id > $3 order by e.id limit $4`,
+	list, err := records(ctx, q, `where e.source_type = $1 and e.source_id = $2 and e.id > $3 order by e.id limit $4`,
 		sourceType, sourceID, after, limit)
 	if err != nil {
 		return nil, fmt.Errorf("list entries of %s %s: %w", sourceType, sourceID, err)
 	}
-	return list, nil
+	out := make([]Entry, len(list))
+	for i := range list {
+		out[i] = list[i].Entry
+	}
+	return out, nil
 }
 
-func (b *Books) entries(ctx context.Context, q Querier, where string, args ...any) ([]Entry, error) {
+// A record is an entry with what the database keeps beside it.
+type record struct {
+	Entry
+	body, leaf []byte
+}
+
+func records(ctx context.Context, q Querier, where string, args ...any) ([]record, error) {
 	rows, err := q.Query(ctx, `select `+entryColumns+` from ledger.journal_entry e `+where, args...)
 	if err != nil {
 		return nil, err
 	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Entry, error) {
-		r, err := scanEntry(row)
-		return r.Entry, err
-	})
-	return list, err
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (record, error) { return scanRecord(row) })
 }
 
 // entryColumns reads an entry with the names of its accounts and the values of its
@@ -278,13 +289,8 @@ const entryColumns = `e.id, e.key, e.kind, e.effective_on, e.recorded_at, e.curr
 		cross join lateral unnest(array[d.department, d.fund, d.cost_centre, d.order_code, d.wbs, d.channel, d.tender])
 			with ordinality as f(v, i) order by l.n, f.i)`
 
-// A record is an entry with what the database keeps beside it.
-type record struct {
-	Entry
-	body, leaf []byte
-}
-
-func scanEntry(row pgx.CollectableRow) (record, error) {
+// scanRecord reads entryColumns, and what the statement has after them.
+func scanRecord(row pgx.CollectableRow, more ...any) (record, error) {
 	var (
 		e         record
 		effective time.Time
@@ -292,8 +298,8 @@ func scanEntry(row pgx.CollectableRow) (record, error) {
 		paths     []string
 		dims      []string
 	)
-	err := row.Scan(&e.ID, &e.Key, &e.Kind, &effective, &e.RecordedAt, &e.Currency, &e.SourceType, &e.SourceID,
-		&e.Actor, &e.Channel, &e.Description, &e.Metadata, &e.Reverses, &e.body, &e.leaf, &amounts, &paths, &dims)
+	err := row.Scan(append([]any{&e.ID, &e.Key, &e.Kind, &effective, &e.RecordedAt, &e.Currency, &e.SourceType, &e.SourceID,
+		&e.Actor, &e.Channel, &e.Description, &e.Metadata, &e.Reverses, &e.body, &e.leaf, &amounts, &paths, &dims}, more...)...)
 	if err != nil {
 		return e, err
 	}
