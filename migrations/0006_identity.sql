@@ -3,14 +3,6 @@
 -- key of their own; every other schema holds opaque ids.
 -- +goose Up
 
--- Keys of the whole service, sealed by the master key: the keyed hashes below would
--- otherwise have to change with it.
-create table identity.secret (
-	purpose    text primary key check (purpose <> ''),
-	box        bytea not null,
-	created_at timestamptz not null
-);
-
 -- The key of one person, sealed by the master key. Emptying the box makes everything
 -- sealed with it unreadable, in every backup too: that is how a person is forgotten.
 create table identity.person_key (
@@ -313,7 +305,7 @@ create table identity.staff_pending (
 );
 create index staff_pending_expires on identity.staff_pending (expires_at);
 
-grant select, insert on identity.secret, identity.signin, identity.pairwise, identity.session_client to guichet_app;
+grant select, insert on identity.signin, identity.pairwise, identity.session_client to guichet_app;
 grant select, insert, update on identity.person_key, identity.resident, identity.contact,
 	identity.client, identity.consent, identity.signing_key, identity.staff_member, identity.staff_role to guichet_app;
 grant select, insert, update, delete on identity.email, identity.pending, identity.email_code, identity.bucket,
