@@ -166,11 +166,12 @@ create table ledger.log_key (
 -- COMMITTED may append: it waits for a closing in flight and then sees it.
 -- Closing an account or a period takes the same advisory lock exclusively.
 -- The plan is pinned to index lookups: the first session on an empty database would
--- otherwise keep sequential scans for ever.
+-- otherwise keep sequential scans for ever. What has no index then counts as
+-- immensely dear, which would start the JIT compiler: that is off as well.
 -- It runs as the owner: the service may not write to unposted itself.
 -- +goose StatementBegin
 create function ledger.check_entries() returns trigger language plpgsql security definer
-set search_path = pg_catalog, pg_temp set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+set search_path = pg_catalog, pg_temp set jit = off set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
 declare
 	wrong boolean;
 	limited bigint[];
