@@ -103,11 +103,14 @@ func Add(ctx context.Context, tx pgx.Tx, books *ledger.Books, departmentID strin
 	if _, err := books.Account(ctx, tx, v.Revenue); err != nil {
 		return fmt.Errorf("fee %s: revenue account: %w", v.Code, err)
 	}
-	var feeID string
-	err := tx.QueryRow(ctx, `
+	_, err := tx.Exec(ctx, `
 		insert into payments.fee (id, department_id, code, name_en, name_fr) values ($1, $2, $3, $4, $5)
-		on conflict (department_id, code) do update set code = excluded.code
-		returning id`, id.New(), departmentID, v.Code, v.NameEN, v.NameFR).Scan(&feeID)
+		on conflict (department_id, code) do nothing`, id.New(), departmentID, v.Code, v.NameEN, v.NameFR)
+	if err != nil {
+		return fmt.Errorf("add fee %s: %w", v.Code, err)
+	}
+	var feeID string
+	err = tx.QueryRow(ctx, `select id from payments.fee where department_id = $1 and code = $2`, departmentID, v.Code).Scan(&feeID)
 	if err != nil {
 		return fmt.Errorf("add fee %s: %w", v.Code, err)
 	}
