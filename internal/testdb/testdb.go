@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"guichet/internal/id"
@@ -57,7 +58,7 @@ func URL(t testing.TB) string {
 	}
 	t.Cleanup(func() {
 		// t.Context() has ended by now.
-		if err := s.exec(context.Background(), "drop database if exists "+name+" with (force)"); err != nil {
+		if err := s.drop(context.Background(), name); err != nil {
 			t.Errorf("drop test database: %v", err)
 		}
 	})
@@ -76,7 +77,7 @@ func Empty(t testing.TB) string {
 		t.Fatalf("test database: %v", err)
 	}
 	t.Cleanup(func() {
-		if err := s.exec(context.Background(), "drop database if exists "+name+" with (force)"); err != nil {
+		if err := s.drop(context.Background(), name); err != nil {
 			t.Errorf("drop test database: %v", err)
 		}
 	})
@@ -230,6 +231,17 @@ func (h *host) migrate(ctx context.Context) error {
 func (h *host) clone(ctx context.Context) (string, error) {
 	name := newName()
 	return name, h.exec(ctx, "create database "+name+" template "+h.template)
+}
+
+// drop removes a database with whoever is connected to it. An autovacuum worker belongs
+// to the superuser, whom "force" may not end for us (42501); without it the
+// server asks the worker to leave.
+func (h *host) drop(ctx context.Context, name string) error {
+	err := h.exec(ctx, "drop database if exists "+name+" with (force)")
+	if pg := new(pgconn.PgError); errors.As(err, &pg) && pg.Code == "42501" {
+		err = h.exec(ctx, "drop database if exists "+name)
+	}
+	return err
 }
 
 // newName is a database name that needs no quoting.
