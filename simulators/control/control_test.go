@@ -231,14 +231,14 @@ func TestAppendThatFailsLeavesNoTrace(t *testing.T) {
 
 func TestWriteFileIsNeverHalf(t *testing.T) {
 	dir := t.TempDir()
-	if err := WriteFile(filepath.Join(dir, "a"), []byte("x")); err != nil {
+	if err := WriteFile(filepath.Join(dir, "a"), []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	// A directory in the way: the rename fails and nothing is left behind.
 	if err := os.MkdirAll(filepath.Join(dir, "b", "c"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := WriteFile(filepath.Join(dir, "b"), []byte("x")); err == nil {
+	if err := WriteFile(filepath.Join(dir, "b"), []byte("x"), 0o600); err == nil {
 		t.Fatal("renamed over a directory")
 	}
 	var names []string

@@ -171,7 +171,7 @@ func (f *Faults) save() error {
 	if err != nil {
 		return fmt.Errorf("save faults: %w", err)
 	}
-	if err := WriteFile(f.path, b); err != nil {
+	if err := WriteFile(f.path, b, 0o600); err != nil {
 		return fmt.Errorf("save faults: %w", err)
 	}
 	return nil

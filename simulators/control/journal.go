@@ -87,14 +87,14 @@ func (j *Journal[E]) Close() error { return j.f.Close() }
 // WriteFile puts a whole file at path or nothing: it writes a hidden temporary
 // file beside it and renames. A reader that lists the directory sees the file
 // only when it is complete.
-func WriteFile(path string, data []byte) error {
+func WriteFile(path string, data []byte, perm os.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.tmp")
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
 	if err == nil {
-		err = f.Chmod(0o644)
+		err = f.Chmod(perm)
 	}
 	if err = errors.Join(err, f.Close()); err == nil {
 		err = os.Rename(f.Name(), path)

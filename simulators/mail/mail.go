@@ -179,7 +179,7 @@ func (c *Catcher) keep(from string, to []string, raw []byte) error {
 	if err != nil {
 		return fmt.Errorf("keep message: %w", err)
 	}
-	if err := control.WriteFile(c.path(f.fileName()), b); err != nil {
+	if err := control.WriteFile(c.path(f.fileName()), b, 0o600); err != nil {
 		return fmt.Errorf("keep message: %w", err)
 	}
 	for _, r := range reports {
