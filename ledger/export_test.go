@@ -1,0 +1,209 @@
+package ledger
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/mod/sumdb/tlog"
+
+	"guichet/internal/clock"
+	"guichet/internal/money"
+)
+
+// fill records a few months of business with every kind of text in it.
+func (h house) fill(t testing.TB, n int) {
+	t.Helper()
+	h.do(t, func(ctx context.Context, tx pgx.Tx) error { // a parent that holds money itself
+		return h.OpenAccount(ctx, tx, Account{Path: "assets:receivable", NameEN: `Old; "receivable", all`, NameFR: "Créances"})
+	})
+	paths := []string{clearing, receivable, fines, "assets:receivable"}
+	texts := []string{"", "plain", "two\nlines\r\n\u2028and more", `"quoted" \ back`, "; comment", "= 5 @ 3 {x} | y", "(code) * ! #tag ^link", "é 🅿️ 漢字", "\x01\x7f"}
+	random := rand.New(rand.NewPCG(1, 2))
+	for from := 0; from < n; from += 500 {
+		h.do(t, func(ctx context.Context, tx pgx.Tx) error {
+			for i := from; i < min(n, from+500); i++ {
+				e := move(key(i), money.Amount(1+random.IntN(100_000_00)), paths[random.IntN(2)], paths[2+random.IntN(2)])
+				text := texts[i%len(texts)]
+				e.EffectiveOn = today.AddDays(-random.IntN(120))
+				e.Description, e.SourceID, e.Key = text, text, e.Key+text
+				e.Metadata = map[string]string{text: text}
+				e.Lines[0].Dimensions = Dimensions{Department: text, Channel: "web", Tender: "card"}
+				e.Lines = append(e.Lines, Line{paths[i%4], 7, Dimensions{WBS: text}}, Line{paths[(i+1)%4], -7, Dimensions{}})
+				if _, err := h.Append(ctx, tx, e); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if from%1000 == 0 {
+			h.drain(t) // the rest stays unposted
+		}
+	}
+}
+
+func export(t testing.TB, h house, name string, write func(context.Context, Beginner, io.Writer) error) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := write(t.Context(), h.db, f); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func outside(t testing.TB, name string, args ...string) (string, error) {
+	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Fatalf("%s is not installed (Debian: apt-get install hledger beancount): %v", name, err)
+	}
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Env = append(os.Environ(), "LANG=C.UTF-8")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// spoil changes one cent in the last entry of a file.
+func spoil(t testing.TB, path string) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := bytes.LastIndex(text, []byte("  0.07 CAD"))
+	j := bytes.LastIndex(text, []byte("  -0.07 CAD"))
+	if i < 0 || j < 0 {
+		t.Fatalf("%s has no line of seven cents", path)
+	}
+	text[i+5], text[j+6] = '8', '8'
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestExportIsAcceptedOutside(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.fill(t, 1500)
+	for _, tt := range []struct {
+		name  string
+		write func(context.Context, Beginner, io.Writer) error
+		check []string
+	}{
+		{"books.journal", ExportHledger, []string{"hledger", "-f", "", "check", "--strict", "ordereddates"}},
+		{"books.beancount", ExportBeancount, []string{"bean-check", ""}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			path := export(t, h, tt.name, tt.write)
+			args := strings.Split(strings.Join(tt.check, "\x00"), "\x00")
+			for i := range args {
+				if args[i] == "" {
+					args[i] = path
+				}
+			}
+			if out, err := outside(t, args[0], args[1:]...); err != nil {
+				t.Errorf("%v: %v\n%.2000s", args, err, out)
+			}
+			spoil(t, path)
+			out, err := outside(t, args[0], args[1:]...)
+			if err == nil {
+				t.Errorf("%v: accepted with one cent off", args)
+			}
+			if !strings.Contains(strings.ToLower(out), "balance") {
+				t.Errorf("%v: complains of something else: %.2000s", args, out)
+			}
+		})
+	}
+}
+
+// Both programs must arrive at our balances by themselves.
+func TestExportGivesTheSameBalances(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.fill(t, 300)
+	out, err := outside(t, "hledger", "-f", export(t, h, "books.journal", ExportHledger), "balance", "--flat", "--no-total", "-O", "csv")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	trial, err := h.TrialBalance(t.Context(), h.db, clock.Date{Year: 2100, Month: 1, Day: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range trial {
+		if want := fmt.Sprintf("%q,%q\n", l.Account.Path, l.Balance.String()+" CAD"); !strings.Contains(out, want) {
+			t.Errorf("want %s in\n%s", want, out)
+		}
+	}
+}
+
+// Whoever has the export alone can compute the root of the log.
+func TestExportJSONLGivesTheRoot(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	h.fill(t, 700)
+	f, err := os.Open(export(t, h, "books.jsonl", ExportJSONL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var (
+		tr       tree
+		accounts int
+		waiting  int
+		last     jsonHead
+	)
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var kind struct{ Type string }
+		var j jsonEntry
+		if err := json.Unmarshal(lines.Bytes(), &kind); err != nil {
+			t.Fatalf("%s: %v", lines.Bytes(), err)
+		}
+		switch kind.Type {
+		case "account":
+			accounts++
+		case "entry":
+			if err := json.Unmarshal(lines.Bytes(), &j); err != nil {
+				t.Fatal(err)
+			}
+			if j.Position == nil {
+				waiting++
+				continue
+			}
+			date, err := clock.ParseDate(j.EffectiveOn)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e := Entry{j.ID, j.Key, j.Kind, date, j.RecordedAt, j.Currency, nil, j.SourceType, j.SourceID, j.Actor, j.Channel, j.Description, j.Metadata, j.Reverses}
+			for _, l := range j.Lines {
+				e.Lines = append(e.Lines, Line(l))
+			}
+			if *j.Position != tr.size {
+				t.Fatalf("position %d, want %d", *j.Position, tr.size)
+			}
+			tr.add(tlog.RecordHash(e.canonical(j.Body)))
+		case "head":
+			if err := json.Unmarshal(lines.Bytes(), &last); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if accounts != 5 || waiting != 200 || tr.size != 500 || last.Size != 500 || last.Root != tr.root() {
+		t.Errorf("%d accounts, %d entries waiting, %d posted with root %s; the head says %d and %s", accounts, waiting, tr.size, tr.root(), last.Size, last.Root)
+	}
+}
