@@ -12,6 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"guichet/internal/seal"
 )
 
 // The log is the Merkle tree of RFC 6962 over the canonical forms of the entries in
@@ -297,24 +299,17 @@ func (r tiles) ReadTiles(want []tlog.Tile) ([][]byte, error) {
 	return data, nil
 }
 
-// A Sealer keeps the private key unreadable to whoever reads the database alone
-// (internal/seal).
-type Sealer interface {
-	Seal(plain, aad []byte) []byte
-	Open(box, aad []byte) ([]byte, error)
-}
-
 // LogKey returns the key that signs heads and its public part, made on the first
 // call and kept in the database, sealed. name becomes the first line of every
 // head: the address of the service, without spaces.
-func (b *Books) LogKey(ctx context.Context, tx pgx.Tx, s Sealer, name string) (note.Signer, string, error) {
+func (b *Books) LogKey(ctx context.Context, tx pgx.Tx, key *seal.Key, name string) (note.Signer, string, error) {
 	private, public, err := note.GenerateKey(rand.Reader, name)
 	if err != nil {
 		return nil, "", fmt.Errorf("make the key of the log: %w", err)
 	}
 	// Two instances that start together: the second insert waits for the first and keeps its key.
 	_, err = tx.Exec(ctx, `insert into ledger.log_key (verifier, sealed, made_at) values ($1, $2, $3) on conflict do nothing`,
-		public, s.Seal([]byte(private), []byte(public)), b.moment())
+		public, key.Seal([]byte(private), []byte(public)), b.moment())
 	if err != nil {
 		return nil, "", fmt.Errorf("keep the key of the log: %w", err)
 	}
@@ -322,7 +317,7 @@ func (b *Books) LogKey(ctx context.Context, tx pgx.Tx, s Sealer, name string) (n
 	if err := tx.QueryRow(ctx, `select verifier, sealed from ledger.log_key`).Scan(&public, &box); err != nil {
 		return nil, "", fmt.Errorf("read the key of the log: %w", err)
 	}
-	plain, err := s.Open(box, []byte(public))
+	plain, err := key.Open(box, []byte(public))
 	if err != nil {
 		return nil, "", fmt.Errorf("open the key of the log: %w", err)
 	}

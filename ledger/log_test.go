@@ -2,8 +2,6 @@ package ledger
 
 import (
 	"context"
-	"crypto/aes"
-	"crypto/cipher"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -13,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"guichet/internal/seal"
 )
 
 // Our right edge must give the roots and tiles that tlog itself gives.
@@ -157,34 +157,17 @@ func FuzzVerifyProof(f *testing.F) {
 	})
 }
 
-// box is internal/seal in short: AES-GCM.
-type box struct{ cipher.AEAD }
-
-func (b box) Seal(plain, aad []byte) []byte {
-	nonce := make([]byte, b.NonceSize())
-	rand.Read(nonce)
-	return b.AEAD.Seal(nonce, nonce, plain, aad)
-}
-
-func (b box) Open(sealed, aad []byte) ([]byte, error) {
-	return b.AEAD.Open(nil, sealed[:b.NonceSize()], sealed[b.NonceSize():], aad)
-}
-
 func TestLogKeyIsMadeOnce(t *testing.T) {
 	t.Parallel()
 	h := open(t)
-	block, err := aes.NewCipher(make([]byte, 32))
-	if err != nil {
-		t.Fatal(err)
-	}
-	aead, err := cipher.NewGCM(block)
+	key, err := seal.New(make([]byte, seal.Size))
 	if err != nil {
 		t.Fatal(err)
 	}
 	var keys []string
 	for range 2 {
 		h.do(t, func(ctx context.Context, tx pgx.Tx) error {
-			s, public, err := h.LogKey(ctx, tx, box{aead}, "books.example")
+			s, public, err := h.LogKey(ctx, tx, key, "books.example")
 			if err != nil {
 				return err
 			}
