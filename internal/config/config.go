@@ -81,12 +81,26 @@ type Config struct {
 	StaffClientID     string `env:"STAFF_CLIENT_ID" help:"goes with STAFF_ISSUER"`
 	StaffClientSecret Secret `env:"STAFF_CLIENT_SECRET" help:"goes with STAFF_ISSUER"`
 
-	BankInbox string `env:"BANK_INBOX" help:"directory where camt.053 statements arrive; empty: none are read"`
+	BankInbox   string `env:"BANK_INBOX" help:"directory where camt.053 statements arrive; empty: none are read"`
+	BankAccount string `env:"BANK_ACCOUNT" help:"the city's account as its statements write it; goes with BANK_INBOX"`
 
-	SAPDelivery    string `env:"SAP_DELIVERY" help:"dir:/path or sftp://user@host:22/path; empty: documents are built and kept"`
+	SAPDelivery    string `env:"SAP_DELIVERY" help:"dir:/path or sftp://user@host:22/path, with the folders inbound, archive and outbound; empty: documents are built and kept"`
 	SAPSFTPHostKey string `env:"SAP_SFTP_HOST_KEY" help:"the host's public key as in known_hosts: ssh-ed25519 AAAA…"`
 	SAPSFTPKeyFile string `env:"SAP_SFTP_KEY_FILE" help:"private key to sign in with"`
-	SAPInbox       string `env:"SAP_INBOX" help:"where SAP's answers arrive, in the form of SAP_DELIVERY; empty: none are read"`
+
+	SAPCompanyCode  string `env:"SAP_COMPANY_CODE" envDefault:"1000" help:"company code of every document"`
+	SAPDocumentType string `env:"SAP_DOCUMENT_TYPE" envDefault:"SA" help:"document type of every document"`
+	SAPUser         string `env:"SAP_USER" envDefault:"GUICHET" help:"user in the document header"`
+	SAPIDocType     string `env:"SAP_IDOC_TYPE" envDefault:"ACC_DOCUMENT03" help:"ACC_DOCUMENT03, 04 or 05"`
+	SAPClient       string `env:"SAP_CLIENT" envDefault:"100" help:"three digits"`
+	SAPRelease      string `env:"SAP_RELEASE" envDefault:"731" help:"document release in the control record"`
+	SAPSender       string `env:"SAP_SENDER" envDefault:"GUICHET" help:"our logical system"`
+	SAPSenderPort   string `env:"SAP_SENDER_PORT" envDefault:"GUICHET" help:"our port"`
+	SAPReceiver     string `env:"SAP_RECEIVER" envDefault:"PRDCLNT100" help:"SAP's logical system"`
+	SAPReceiverPort string `env:"SAP_RECEIVER_PORT" envDefault:"SAPPRD" help:"SAP's port"`
+	SAPSegments     string `env:"SAP_SEGMENT_VERSION" envDefault:"000" help:"suffix of the external segment names"`
+	SAPTaxCondition string `env:"SAP_TAX_CONDITION" envDefault:"MWAS" help:"condition key of tax items"`
+	SAPTaxKey       string `env:"SAP_TAX_KEY" envDefault:"MWS" help:"account key of tax items"`
 }
 
 // Read reads the settings through get (os.Getenv) and checks them. The error
@@ -156,6 +170,9 @@ func (c Config) check() []string {
 	if (c.SMTPUser == "") != (c.SMTPPassword == "") {
 		f.add("SMTP_USER, SMTP_PASSWORD", "one goes with the other")
 	}
+	if c.BankInbox != "" {
+		f.need(c.values(), "BANK_ACCOUNT")
+	}
 	f.sap(c)
 	f.stripe(c)
 	if c.Env == Production {
@@ -165,20 +182,18 @@ func (c Config) check() []string {
 }
 
 func (f *checker) sap(c Config) {
-	for name, v := range map[string]string{"SAP_DELIVERY": c.SAPDelivery, "SAP_INBOX": c.SAPInbox} {
-		switch scheme, rest, _ := strings.Cut(v, ":"); {
-		case v == "":
-		case scheme == "dir" && strings.HasPrefix(rest, "/"):
-		case scheme == "sftp":
-			if u, err := url.Parse(v); err != nil || u.Host == "" || u.User.Username() == "" || u.Path == "" {
-				f.add(name, "want sftp://user@host:port/path")
-			} else if _, has := u.User.Password(); has {
-				f.add(name, "holds a password: sign in with SAP_SFTP_KEY_FILE")
-			}
-			f.need(c.values(), "SAP_SFTP_HOST_KEY", "SAP_SFTP_KEY_FILE")
-		default:
-			f.add(name, "want dir:/path or sftp://user@host:port/path")
+	switch scheme, rest, _ := strings.Cut(c.SAPDelivery, ":"); {
+	case c.SAPDelivery == "":
+	case scheme == "dir" && strings.HasPrefix(rest, "/"):
+	case scheme == "sftp":
+		if u, err := url.Parse(c.SAPDelivery); err != nil || u.Host == "" || u.User.Username() == "" || u.Path == "" {
+			f.add("SAP_DELIVERY", "want sftp://user@host:port/path")
+		} else if _, has := u.User.Password(); has {
+			f.add("SAP_DELIVERY", "holds a password: sign in with SAP_SFTP_KEY_FILE")
 		}
+		f.need(c.values(), "SAP_SFTP_HOST_KEY", "SAP_SFTP_KEY_FILE")
+	default:
+		f.add("SAP_DELIVERY", "want dir:/path or sftp://user@host:port/path")
 	}
 }
 

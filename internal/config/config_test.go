@@ -95,7 +95,7 @@ func TestDangerousAndBrokenSettingsAreRefused(t *testing.T) {
 		{dev, "SAP_DELIVERY", "ftp://x/y", "SAP_DELIVERY"},
 		{dev, "SAP_DELIVERY", "dir:relative", "SAP_DELIVERY"},
 		{dev, "SAP_DELIVERY", "sftp://sap.example/in", "SAP_DELIVERY"},
-		{dev, "SAP_INBOX", "sftp://u@sap.example/out", "SAP_SFTP_HOST_KEY: is missing"},
+		{dev, "SAP_DELIVERY", "sftp://u@sap.example/out", "SAP_SFTP_HOST_KEY: is missing"},
 		{dev, "SAP_DELIVERY", "sftp://u:geheim@sap.example/in", "holds a password"},
 		{production, "STRIPE_SECRET_KEY", "sk_test_geheim", "is a test key"},
 		{production, "STRIPE_API_URL", "http://127.0.0.1:12111", "simulator"},
