@@ -69,7 +69,7 @@ func TestProof(t *testing.T) {
 	s, v := signer(t)
 	p := h.poster(PosterOptions{Signer: s, Batch: 100})
 	var ids []string
-	for i := range 300 {
+	for i := range 700 { // a tile of level 1 with more than one hash
 		e := move(key(i), 5, clearing, receivable)
 		e.Description = "private words"
 		ids = append(ids, h.mustPost(t, e))
@@ -81,7 +81,7 @@ func TestProof(t *testing.T) {
 		t.Fatal(err)
 	}
 	var proof Proof
-	for _, i := range []int{0, 1, 255, 256, 299} {
+	for _, i := range []int{0, 1, 255, 256, 699} {
 		var err error
 		if proof, err = h.Proof(t.Context(), h.db, ids[i]); err != nil {
 			t.Fatal(err)
@@ -99,6 +99,7 @@ func TestProof(t *testing.T) {
 			t.Errorf("entry %d: %v", i, err)
 		}
 	}
+	h.wantSound(t)
 	_, other := signer(t)
 	if err := VerifyProof(proof, other); !errors.Is(err, ErrProof) {
 		t.Errorf("another key: got %v, want ErrProof", err)

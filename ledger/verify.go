@@ -218,8 +218,8 @@ func verifyLog(ctx context.Context, tx pgx.Tx) ([]Finding, error) {
 		return nil, err
 	}
 	var t tree
-	compare := func() {
-		for _, c := range t.changed() {
+	compare := func(tiles []tile) {
+		for _, c := range tiles {
 			at := [2]int64{int64(c.level), c.n}
 			if !bytes.Equal(stored[at], c.hashes) {
 				find("tile", fmt.Sprintf("level %d number %d", c.level, c.n), "the stored hashes are not those of the entries")
@@ -244,15 +244,15 @@ func verifyLog(ctx context.Context, tx pgx.Tx) ([]Finding, error) {
 				find("sealed", e.ID, "is not what was sealed at position %d", pos)
 			}
 		}
-		if t.add(tlog.Hash(leaf)); t.size&(1<<tileHeight-1) == 0 {
-			compare() // and forget: memory holds no more than the stored tiles
-		}
+		t.add(tlog.Hash(leaf))
+		compare(t.full) // and forget: memory holds no more than the stored tiles
+		t.full = nil
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the journal: %w", err)
 	}
-	compare()
+	compare(t.changed())
 	for at := range stored {
 		find("tile", fmt.Sprintf("level %d number %d", at[0], at[1]), "there are no entries for it")
 	}
