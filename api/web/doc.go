@@ -28,7 +28,8 @@
 // field and choice (forms), steps, crumbs, pages, dict, list. Components are templates:
 // errors, errormark, field, choice, steps, crumbs, pagination, icon-good and the like.
 // Words take their arguments as name and value: {{t "resident.home.save" "Amount" .Save}}.
-// An argument named Count chooses the plural form. Amounts, dates and times are
+// An argument named Count chooses the plural form. A word must not be called one, other, many,
+// description or id: go-i18n reserves these. Amounts, dates and times are
 // written in the reader's language.
 //
 // A form is posted to the address of its own page, so that the language switch,

@@ -205,8 +205,15 @@ func (s *Site) argument(lang string, v any) (any, error) {
 	return inWords(lang, v)
 }
 
+// Write writes a message, or returns what is wrong with it: for documents that
+// must be whole.
+func (s *Site) Write(lang string, m Message) (string, error) { return s.say(lang, m.Key, m.Args) }
+
+// City returns the city's name in a language.
+func (s *Site) City(lang string) string { return s.city[lang] }
+
 // T writes a message outside a page (an e-mail, a document). What is missing is
-// logged and the key itself returned: a caller that may not continue uses Page.
+// logged and the key itself returned; a caller that may not go on so uses Write.
 func (s *Site) T(lang, key string, args ...any) string {
 	text, err := s.say(lang, key, args)
 	if err != nil {
