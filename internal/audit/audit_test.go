@@ -21,8 +21,10 @@ func TestRecordKeepsWhoWhatAndWhere(t *testing.T) {
 	record := func(ctx context.Context, e audit.Event) error {
 		return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return audit.Record(ctx, tx, e) })
 	}
-	if err := record(ctx, audit.Event{Action: "bill.viewed", ObjectType: "bill", ObjectID: "b1", Subject: "r1", At: at,
-		Details: map[string]any{"lines": 3}}); err != nil {
+	if err := record(ctx, audit.Event{
+		Action: "bill.viewed", ObjectType: "bill", ObjectID: "b1", Subject: "r1", At: at,
+		Details: map[string]any{"lines": 3},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	if err := record(t.Context(), audit.Event{Action: "run.started", ObjectType: "run", ObjectID: "n1", At: at}); err != nil {

@@ -217,8 +217,10 @@ func (c *town) settled(t *testing.T, key, want string) string {
 }
 
 func receipt(key string) Message {
-	return Message{Key: key, To: "resident:r1", Lang: "fr", Template: "receipt", Data: data,
-		Attachments: []Attachment{{Name: "reçu-42.pdf", MediaType: "application/pdf", Bytes: []byte("%PDF-1.4 pretend")}}}
+	return Message{
+		Key: key, To: "resident:r1", Lang: "fr", Template: "receipt", Data: data,
+		Attachments: []Attachment{{Name: "reçu-42.pdf", MediaType: "application/pdf", Bytes: []byte("%PDF-1.4 pretend")}},
+	}
 }
 
 func TestMessageIsSentOnceWithTextHTMLAndAttachment(t *testing.T) {

@@ -142,7 +142,7 @@ func (s *Server) recover(next http.Handler) http.Handler {
 			if v == nil {
 				return
 			}
-			if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+			if v == http.ErrAbortHandler { // net/http itself compares it so
 				panic(v)
 			}
 			s.counts.panics.Inc()
