@@ -104,6 +104,7 @@ func open(t testing.TB, url, role string) *pgxpool.Pool {
 
 // A host is the server tests run on, with its migrated template.
 type host struct {
+	own      *Server // kept: a collected one would free its lock, and the next test binary would sweep it
 	admin    *url.URL
 	pool     *pgxpool.Pool
 	template string
@@ -114,14 +115,20 @@ var server = sync.OnceValues(func() (*host, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
 	defer cancel()
 	admin := os.Getenv(Variable)
+	var own *Server
 	if admin == "" {
-		s, err := Start(ctx)
-		if err != nil {
+		var err error
+		if own, err = Start(ctx); err != nil {
 			return nil, err
 		}
-		admin = s.URL("postgres") // nobody stops it: it dies with this process
+		admin = own.URL("postgres") // nobody stops it: it dies with this process
 	}
-	return connect(ctx, admin)
+	h, err := connect(ctx, admin)
+	if err != nil {
+		return nil, err
+	}
+	h.own = own
+	return h, nil
 })
 
 // Start runs a server for tests in a directory of its own, after sweeping what
