@@ -1,0 +1,91 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"guichet/identity"
+	"guichet/internal/keyed"
+	"guichet/internal/seal"
+)
+
+// Config is what a Service needs.
+type Config struct {
+	Issuer string // the configured one, never read from a request
+	Now    func() time.Time
+	Master *seal.Key
+	// Development lets web clients register http addresses on loopback, and lets changes of
+	// addresses take effect without a second person.
+	Development bool
+}
+
+// A Service is the provider. It may be used by many goroutines and by many instances at once.
+type Service struct {
+	db          *pgxpool.Pool
+	people      *identity.Service
+	issuer      string
+	now         func() time.Time
+	master      *seal.Key
+	development bool
+	pairwise    *keyed.Hasher // makes subjects from now on; those made before are stored
+	keys        keyring
+}
+
+// New opens the provider on a migrated database. TendKeys must have run once before
+// the first token is signed.
+func New(ctx context.Context, db *pgxpool.Pool, people *identity.Service, c Config) (*Service, error) {
+	s := &Service{db: db, people: people, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development}
+	var err error
+	if s.pairwise, err = keyed.Load(ctx, db, c.Master, "identity.pairwise"); err != nil {
+		return nil, fmt.Errorf("open provider: %w", err)
+	}
+	return s, nil
+}
+
+// An Error is an answer in the words of OAuth 2.0 (RFC 6749, sections 4.1.2.1 and
+// 5.2) or OpenID Connect Core (3.1.2.6). Description never repeats what was sent.
+type Error struct{ Code, Description string }
+
+func (e *Error) Error() string { return e.Code + ": " + e.Description }
+
+func invalidRequest(description string) *Error { return &Error{"invalid_request", description} }
+
+func invalidGrant() *Error {
+	return &Error{"invalid_grant", "the code is unknown, used, expired, or was given for another request"}
+}
+
+// The scopes a client may be given so far, and what each lets it see.
+const (
+	ScopeOpenID  = "openid"
+	ScopeProfile = "profile"
+	ScopeEmail   = "email"
+)
+
+// Scopes lists every scope there is, in the order of discovery.
+func Scopes() []string { return []string{ScopeOpenID, ScopeProfile, ScopeEmail} }
+
+// ACR writes a level of assurance as departments see it.
+func ACR(level int) string { return fmt.Sprintf("urn:guichet:acr:%d", level) }
+
+// A querier is a pool or a transaction.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Sweep deletes what has expired: access tokens, and the tombstones of codes a day
+// after they and every token of their grant are dead.
+func (s *Service) Sweep(ctx context.Context) (int64, error) {
+	now := s.now()
+	return identity.RunSweeps(ctx, s.db, []identity.Sweep{
+		{Name: "access tokens", SQL: `
+			delete from identity.access_token where hash in (
+				select hash from identity.access_token where expires_at < $1 order by expires_at limit 500 for update skip locked)`, Before: now},
+		{Name: "grants", SQL: `
+			delete from identity.client_grant where id in (
+				select id from identity.client_grant where code_expires_at < $1 order by code_expires_at limit 500 for update skip locked)`, Before: now.Add(-24 * time.Hour)},
+	})
+}
