@@ -1,0 +1,293 @@
+package oidc
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/url"
+
+	"github.com/go-chi/chi/v5"
+
+	"guichet/api/session"
+	"guichet/api/web"
+	"guichet/identity"
+	"guichet/identity/provider"
+)
+
+// begin starts a sign-in to Guichet itself: /signin?return=/bills.
+func (h *Handler) begin(w http.ResponseWriter, r *http.Request) {
+	back := session.LocalPath(r.URL.Query().Get("return"))
+	if _, ok := session.Resident(r.Context()); ok {
+		http.Redirect(w, r, back, http.StatusSeeOther)
+		return
+	}
+	h.start(w, r, identity.NewPending{ReturnPath: back}, "")
+}
+
+// start begins a sign-in, binds it to the browser and shows its first page.
+func (h *Handler) start(w http.ResponseWriter, r *http.Request, n identity.NewPending, lang string) {
+	p, browser, err := h.people.Begin(r.Context(), n, h.sessions.SignInBrowser(r))
+	if err != nil {
+		h.brokenPage(w, r, "begin sign-in", err)
+		return
+	}
+	h.sessions.SetSignInBrowser(w, browser)
+	to := url.URL{Path: "/signin/" + p.ID}
+	if lang != "" {
+		to.RawQuery = "lang=" + lang
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(w, r, to.String(), http.StatusSeeOther)
+}
+
+// flow is a sign-in in progress as a handler sees it.
+type flow struct {
+	identity.Pending
+	browser string
+	client  *provider.Client // nil: sign-in to Guichet itself
+	request provider.Request
+}
+
+// flow reads the sign-in of the address, if it belongs to this browser.
+func (h *Handler) flow(ctx context.Context, r *http.Request) (flow, error) {
+	f := flow{browser: h.sessions.SignInBrowser(r)}
+	var err error
+	if f.Pending, err = h.people.Pending(ctx, chi.URLParam(r, "id"), f.browser); err != nil {
+		return f, err
+	}
+	if f.Request == nil {
+		return f, nil
+	}
+	if f.request, err = provider.Unpack(f.Request); err != nil {
+		return f, err
+	}
+	c, err := h.provider.Client(ctx, f.request.ClientID)
+	f.client = &c
+	return f, err
+}
+
+// show shows the page of the step, or answers the client when nothing is left to ask.
+func (h *Handler) show(w http.ResponseWriter, r *http.Request) {
+	f, err := h.flow(r.Context(), r)
+	if err != nil {
+		h.pendingFailed(w, r, err)
+		return
+	}
+	if f.Step == identity.StepSignedIn {
+		h.proceed(w, r, f)
+		return
+	}
+	h.page(w, r, http.StatusOK, f, nil)
+}
+
+// proceed goes on after the person has proved who they are.
+func (h *Handler) proceed(w http.ResponseWriter, r *http.Request, f flow) {
+	person, ok := session.Resident(r.Context())
+	if !ok || person.ID != f.ResidentID || f.client == nil {
+		h.pendingFailed(w, r, provider.ErrOtherPerson)
+		return
+	}
+	next, err := h.provider.DecideAfter(r.Context(), *f.client, f.request, person)
+	var answer *provider.Error
+	if errors.As(err, &answer) {
+		reply, err := h.provider.Fail(r.Context(), f.ID, f.browser, answer)
+		h.reply(w, r, reply, err)
+		return
+	}
+	if err != nil {
+		h.brokenPage(w, r, "decide", err)
+		return
+	}
+	if next == provider.Ask {
+		h.page(w, r, http.StatusOK, f, nil)
+		return
+	}
+	reply, err := h.provider.Finish(r.Context(), provider.Finish{Pending: f.ID, Browser: f.browser, Person: person})
+	h.reply(w, r, reply, err)
+}
+
+// act carries out what a form of the sign-in pages asks for, and answers with a redirect
+// (303) or with the page and what is wrong.
+func (h *Handler) act(w http.ResponseWriter, r *http.Request) {
+	form, err := web.ReadForm(w, r)
+	if err != nil {
+		h.site.Fail(w, r, http.StatusBadRequest, "")
+		return
+	}
+	f, err := h.flow(r.Context(), r)
+	if err != nil {
+		h.pendingFailed(w, r, err)
+		return
+	}
+	h.sessions.SetSignInBrowser(w, f.browser) // one more step, ten more minutes
+	switch form.Value("do") {
+	case "email":
+		h.askCode(w, r, f, form, form.Value("email"))
+	case "again":
+		h.askCode(w, r, f, form, f.Email)
+	case "code":
+		h.tryCode(w, r, f, form)
+	case "profile":
+		h.register(w, r, f, form)
+	case "agree":
+		h.agree(w, r, f, form)
+	case "cancel":
+		h.cancel(w, r, f)
+	default:
+		h.site.Fail(w, r, http.StatusBadRequest, "")
+	}
+}
+
+func (h *Handler) askCode(w http.ResponseWriter, r *http.Request, f flow, form *web.Form, email string) {
+	lang := web.Lang(r)
+	err := h.people.AskCode(r.Context(), identity.CodeRequest{
+		Pending: f.ID, Browser: f.browser, Email: email, Lang: lang, Service: f.serviceName(lang), Visitor: session.Visitor(r),
+	})
+	switch {
+	case err == nil:
+		h.see(w, r, "/signin/"+f.ID)
+	case errors.Is(err, identity.ErrBadEmail):
+		form.Fail("email", "oidc.email.bad")
+		h.page(w, r, http.StatusUnprocessableEntity, f, form)
+	case limited(w, err):
+		form.Fail("", "oidc.code.limited")
+		h.page(w, r, http.StatusTooManyRequests, f, form)
+	default:
+		h.pendingFailed(w, r, err)
+	}
+}
+
+func (h *Handler) tryCode(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
+	in, err := h.people.TryCode(r.Context(), identity.CodeTry{
+		Pending: f.ID, Browser: f.browser, Code: form.Value("code"), Session: h.sessions.ResidentToken(r), Visitor: session.Visitor(r),
+	})
+	var wrong *identity.WrongCodeError
+	switch {
+	case err == nil:
+		h.signedIn(w, r, f, in)
+		return
+	case errors.As(err, &wrong) && wrong.Left > 0:
+		form.Fail("code", "oidc.code.wrong", "Count", wrong.Left)
+	case errors.As(err, &wrong) || errors.Is(err, identity.ErrCodeDead):
+		form.Fail("code", "oidc.code.dead")
+	case limited(w, err):
+		form.Fail("", "oidc.code.tried")
+		h.page(w, r, http.StatusTooManyRequests, f, form)
+		return
+	default:
+		h.pendingFailed(w, r, err)
+		return
+	}
+	form.Values.Del("code") // what was wrong is not shown again
+	h.page(w, r, http.StatusUnprocessableEntity, f, form)
+}
+
+func (h *Handler) register(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
+	in, err := h.people.Register(r.Context(), identity.Registration{
+		Pending: f.ID, Browser: f.browser, Name: form.Value("name"), Lang: form.Value("language"),
+		Session: h.sessions.ResidentToken(r), Visitor: session.Visitor(r),
+	})
+	switch {
+	case err == nil:
+		h.signedIn(w, r, f, in)
+	case errors.Is(err, identity.ErrBadName):
+		form.Fail("name", "oidc.profile.bad")
+		h.page(w, r, http.StatusUnprocessableEntity, f, form)
+	default:
+		h.pendingFailed(w, r, err)
+	}
+}
+
+// signedIn gives the browser its new session, if there is one already, and goes on.
+func (h *Handler) signedIn(w http.ResponseWriter, r *http.Request, f flow, in identity.SignedIn) {
+	to := "/signin/" + f.ID
+	if in.Token != "" {
+		h.sessions.SetResident(w, in.Token)
+		if in.Pending.Step == identity.StepDone {
+			to = in.Pending.ReturnPath
+		}
+	}
+	h.see(w, r, to)
+}
+
+func (h *Handler) agree(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
+	person, ok := session.Resident(r.Context())
+	if !ok || f.client == nil || f.Step != identity.StepSignedIn {
+		h.pendingFailed(w, r, provider.ErrOtherPerson)
+		return
+	}
+	agreed := append([]string{provider.ScopeOpenID}, form.Values["scope"]...)
+	reply, err := h.provider.Finish(r.Context(), provider.Finish{Pending: f.ID, Browser: f.browser, Person: person, Agreed: agreed})
+	h.reply(w, r, reply, err)
+}
+
+func (h *Handler) cancel(w http.ResponseWriter, r *http.Request, f flow) {
+	if f.client == nil {
+		h.see(w, r, "/")
+		return
+	}
+	reply, err := h.provider.Fail(r.Context(), f.ID, f.browser, provider.Denied())
+	h.reply(w, r, reply, err)
+}
+
+func (h *Handler) see(w http.ResponseWriter, r *http.Request, path string) {
+	w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(w, r, path, http.StatusSeeOther)
+}
+
+// pendingFailed answers when a sign-in cannot go on. What is missing, over, or another
+// browser's gets one answer, so that it tells nothing apart.
+func (h *Handler) pendingFailed(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case errors.Is(err, identity.ErrSuspended):
+		h.site.Fail(w, r, http.StatusForbidden, "oidc.fail.suspended")
+	case errors.Is(err, identity.ErrNoPending), errors.Is(err, identity.ErrWrongStep),
+		errors.Is(err, provider.ErrOtherPerson), errors.Is(err, provider.ErrNotFound):
+		h.site.Fail(w, r, http.StatusBadRequest, "oidc.fail.pending")
+	default:
+		h.brokenPage(w, r, "sign-in", err)
+	}
+}
+
+// signInPage is what the pages show.
+type signInPage struct {
+	Form       *web.Form
+	Service    string // the application that asked, or Guichet
+	Department string // "" for Guichet itself
+	FirstParty bool
+	Email      string
+	Name       string
+	Sees       []string // scopes beyond openid
+}
+
+func (f flow) serviceName(lang string) string {
+	if f.client == nil {
+		return "Guichet"
+	}
+	return f.client.Name.In(lang)
+}
+
+// page shows the page of the step, in whatever state the form is.
+func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flow, form *web.Form) {
+	lang := web.Lang(r)
+	p := signInPage{Form: form, Service: f.serviceName(lang), Email: f.Email}
+	if f.client != nil {
+		p.Department, p.FirstParty = f.client.Department.In(lang), f.client.FirstParty
+		// Browsers hold form-action against every redirect that follows, so also
+		// against the one that ends at the client.
+		h.site.AllowForms(w, provider.Origin(f.request.RedirectURI))
+		for _, scope := range f.request.Scopes {
+			if scope != provider.ScopeOpenID {
+				p.Sees = append(p.Sees, scope)
+			}
+		}
+	}
+	name := map[identity.Step]string{
+		identity.StepEmail: "oidc/email", identity.StepCode: "oidc/code",
+		identity.StepProfile: "oidc/profile", identity.StepSignedIn: "oidc/consent",
+	}[f.Step]
+	if person, ok := session.Resident(r.Context()); ok {
+		p.Name = person.Name
+	}
+	h.site.Page(w, r, status, name, p)
+}

@@ -1,0 +1,204 @@
+package oidc
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	oidcrp "github.com/coreos/go-oidc/v3/oidc"
+	"golang.org/x/oauth2"
+
+	"guichet/api/session"
+	"guichet/identity/staff"
+)
+
+// A Directory is the city's staff directory, as an OpenID Provider. Without an
+// issuer nobody of the staff can sign in.
+type Directory struct {
+	Issuer, ClientID, ClientSecret string
+	GroupsScope                    string // asked for beside openid, profile, email; "" for none
+}
+
+// tokenAge is how old an answer of the directory may be.
+const tokenAge = 10 * time.Minute
+
+// directory is the relying party. What the directory says of itself is read at the first
+// sign-in and kept, so that the service starts when the directory is down.
+type directory struct {
+	Directory
+	callback string
+	now      func() time.Time
+
+	mu     sync.Mutex
+	ready  bool
+	oauth  oauth2.Config
+	tokens *oidcrp.IDTokenVerifier
+	info   *oidcrp.Provider
+	iss    bool // the directory promises iss in its answers
+}
+
+// calls talks to the directory: bounded in time, and it goes where it is told, not
+// where an answer redirects.
+var calls = &http.Client{
+	Timeout:       10 * time.Second,
+	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
+func (d *directory) discover(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ready {
+		return nil
+	}
+	if d.Issuer == "" {
+		return errors.New("no staff directory is configured")
+	}
+	// The key set keeps this context for later calls: it must not end with the request.
+	p, err := oidcrp.NewProvider(oidcrp.ClientContext(context.WithoutCancel(ctx), calls), d.Issuer)
+	if err != nil {
+		return fmt.Errorf("read the directory's configuration: %w", err)
+	}
+	var more struct {
+		Iss bool `json:"authorization_response_iss_parameter_supported"`
+	}
+	if err := p.Claims(&more); err != nil {
+		return fmt.Errorf("read the directory's configuration: %w", err)
+	}
+	scopes := []string{oidcrp.ScopeOpenID, "profile", "email"}
+	if d.GroupsScope != "" {
+		scopes = append(scopes, d.GroupsScope)
+	}
+	d.oauth = oauth2.Config{
+		ClientID: d.ClientID, ClientSecret: d.ClientSecret, Endpoint: p.Endpoint(), RedirectURL: d.callback, Scopes: scopes,
+	}
+	d.tokens = p.Verifier(&oidcrp.Config{ClientID: d.ClientID, Now: d.now, SupportedSigningAlgs: []string{oidcrp.ES256, oidcrp.RS256}})
+	d.info, d.iss, d.ready = p, more.Iss, true
+	return nil
+}
+
+// staffSignIn sends the browser to the directory.
+func (h *Handler) staffSignIn(w http.ResponseWriter, r *http.Request) {
+	back := session.LocalPath(r.URL.Query().Get("return"))
+	if back == "/" {
+		back = "/desk"
+	}
+	if err := h.directory.discover(r.Context()); err != nil {
+		h.log.ErrorContext(r.Context(), "staff sign-in", "error", err)
+		h.site.Fail(w, r, http.StatusServiceUnavailable, "oidc.staff.unreachable")
+		return
+	}
+	p, err := h.staff.Begin(r.Context(), back)
+	if err != nil {
+		h.brokenPage(w, r, "staff sign-in", err)
+		return
+	}
+	h.sessions.SetDirectoryBrowser(w, p.Browser)
+	to := h.directory.oauth.AuthCodeURL(p.State, oidcrp.Nonce(p.Nonce), oauth2.S256ChallengeOption(p.Verifier))
+	w.Header().Set("Cache-Control", "no-store")
+	http.Redirect(w, r, to, http.StatusSeeOther)
+}
+
+// staffCallback takes the directory's answer.
+func (h *Handler) staffCallback(w http.ResponseWriter, r *http.Request) {
+	v, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil || repeated(v) {
+		h.site.Fail(w, r, http.StatusBadRequest, "")
+		return
+	}
+	p, err := h.staff.Take(r.Context(), v.Get("state"), h.sessions.DirectoryBrowser(r))
+	if errors.Is(err, staff.ErrNoPending) {
+		h.site.Fail(w, r, http.StatusBadRequest, "oidc.fail.pending")
+		return
+	}
+	if err != nil {
+		h.brokenPage(w, r, "staff sign-in", err)
+		return
+	}
+	h.sessions.SetDirectoryBrowser(w, "")
+	if v.Get("error") != "" {
+		h.site.Fail(w, r, http.StatusForbidden, "oidc.staff.refused")
+		return
+	}
+	u, err := h.directory.answer(r.Context(), v, p)
+	if err != nil {
+		h.log.WarnContext(r.Context(), "the directory's answer is refused", "error", err)
+		h.site.Fail(w, r, http.StatusBadGateway, "oidc.staff.answer")
+		return
+	}
+	token, err := h.staff.SignedIn(r.Context(), u, h.sessions.StaffToken(r), session.Visitor(r))
+	switch {
+	case errors.Is(err, staff.ErrNoRole), errors.Is(err, staff.ErrSuspended):
+		h.site.Fail(w, r, http.StatusForbidden, "oidc.staff.norole")
+	case err != nil:
+		h.brokenPage(w, r, "staff sign-in", err)
+	default:
+		h.sessions.SetStaff(w, token)
+		h.see(w, r, p.ReturnPath)
+	}
+}
+
+// answer exchanges the code and checks everything that the directory says.
+func (d *directory) answer(ctx context.Context, v url.Values, p staff.Pending) (staff.Upstream, error) {
+	if err := d.discover(ctx); err != nil { // this instance may not have begun the sign-in
+		return staff.Upstream{}, err
+	}
+	if iss := v.Get("iss"); iss != d.Issuer && (d.iss || iss != "") {
+		return staff.Upstream{}, errors.New("the answer names another issuer") // mix-up, RFC 9207
+	}
+	ctx = oidcrp.ClientContext(ctx, calls)
+	tokens, err := d.oauth.Exchange(ctx, v.Get("code"), oauth2.VerifierOption(p.Verifier))
+	if err != nil {
+		return staff.Upstream{}, fmt.Errorf("exchange the code: %w", err)
+	}
+	raw, _ := tokens.Extra("id_token").(string)
+	token, err := d.tokens.Verify(ctx, raw)
+	if err != nil {
+		return staff.Upstream{}, fmt.Errorf("verify the ID token: %w", err)
+	}
+	if subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(p.Nonce)) != 1 {
+		return staff.Upstream{}, errors.New("the ID token has another nonce")
+	}
+	if age := d.now().Sub(token.IssuedAt); age > tokenAge || age < -time.Minute {
+		return staff.Upstream{}, fmt.Errorf("the ID token is %s old", age.Round(time.Second))
+	}
+	u := staff.Upstream{Issuer: token.Issuer, Subject: token.Subject}
+	claims := struct {
+		Name   *string   `json:"name"`
+		Email  *string   `json:"email"`
+		Groups *[]string `json:"groups"`
+	}{&u.Name, &u.Email, &u.Groups}
+	if err := token.Claims(&claims); err != nil {
+		return staff.Upstream{}, fmt.Errorf("read the ID token: %w", err)
+	}
+	if u.Name == "" { // some directories tell names at userinfo only
+		info, err := d.info.UserInfo(ctx, oauth2.StaticTokenSource(tokens))
+		if err != nil {
+			return staff.Upstream{}, fmt.Errorf("ask userinfo: %w", err)
+		}
+		if info.Subject != token.Subject {
+			return staff.Upstream{}, errors.New("userinfo speaks of somebody else")
+		}
+		if err := info.Claims(&claims); err != nil {
+			return staff.Upstream{}, fmt.Errorf("read userinfo: %w", err)
+		}
+	}
+	return u, nil
+}
+
+// staffSignOut ends the staff session. The directory's own session is the
+// directory's business.
+func (h *Handler) staffSignOut(w http.ResponseWriter, r *http.Request) {
+	if m, ok := session.Staff(r.Context()); ok {
+		if err := h.staff.EndSession(r.Context(), m); err != nil {
+			h.brokenPage(w, r, "staff sign-out", err)
+			return
+		}
+	}
+	h.sessions.SetStaff(w, "")
+	h.see(w, r, "/signed-out")
+}
