@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -96,9 +95,9 @@ func rivers(ctx context.Context, pool *pgxpool.Pool) error {
 	if _, err := pool.Exec(ctx, "create schema if not exists "+River); err != nil {
 		return fmt.Errorf("create schema %s: %w", River, err)
 	}
-	m, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Schema: River, Logger: slog.New(slog.DiscardHandler)})
+	m, err := riverMigrator(pool)
 	if err != nil {
-		return fmt.Errorf("read migrations of the job queue: %w", err)
+		return err
 	}
 	if _, err := m.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return fmt.Errorf("migrate the job queue: %w", err)
@@ -108,6 +107,14 @@ func rivers(ctx context.Context, pool *pgxpool.Pool) error {
 		return fmt.Errorf("grant the job queue: %w", err)
 	}
 	return nil
+}
+
+func riverMigrator(pool *pgxpool.Pool) (*rivermigrate.Migrator[pgx.Tx], error) {
+	m, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Schema: River, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, fmt.Errorf("read migrations of the job queue: %w", err)
+	}
+	return m, nil
 }
 
 const grants = `
@@ -154,7 +161,7 @@ func head() (int64, error) {
 }
 
 // Hash names the schema that Up makes: it changes with any of our files, with
-// this package's own statements and with the version of River.
+// this package's own statements and with River's migrations.
 func Hash() (string, error) {
 	h := sha256.New()
 	names, err := fs.Glob(files, "*.sql")
@@ -169,12 +176,12 @@ func Hash() (string, error) {
 		fmt.Fprintf(h, "%s %d\n%s", name, len(body), body)
 	}
 	fmt.Fprint(h, grants)
-	if info, ok := debug.ReadBuildInfo(); ok {
-		for _, dep := range info.Deps {
-			if strings.HasPrefix(dep.Path, "github.com/riverqueue/river") {
-				fmt.Fprintln(h, dep.Path, dep.Version)
-			}
-		}
+	m, err := riverMigrator(nil)
+	if err != nil {
+		return "", err
+	}
+	for _, v := range m.AllVersions() {
+		fmt.Fprintf(h, "river %d\n%s", v.Version, v.SQLUp)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }

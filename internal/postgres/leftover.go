@@ -110,20 +110,24 @@ func isPostmaster(pid int, data string) bool {
 }
 
 // Sweep removes the directories that match the pattern and whose process is gone, with
-// the server it may have left running. Those in use are left alone.
+// the server it may have left running. Those in use, and those of other users, are left alone.
 func Sweep(pattern string) error {
 	dirs, err := filepath.Glob(pattern)
 	if err != nil {
 		return fmt.Errorf("sweep %s: %w", pattern, err)
 	}
 	for _, dir := range dirs {
+		// Another user's is not ours to touch: it might be a trap for root.
+		if info, err := os.Lstat(dir); err != nil || !info.IsDir() || !mine(info) {
+			continue
+		}
 		// No number in the lock yet: it is being started at this moment.
 		if pid, err := os.ReadFile(filepath.Join(dir, "lock")); err != nil || len(pid) == 0 {
 			continue
 		}
 		f, err := takeLock(dir)
 		if err != nil {
-			continue // in use, or another user's
+			continue // in use
 		}
 		clusters, err := filepath.Glob(filepath.Join(dir, "postgres-*", "postmaster.pid"))
 		for _, pidfile := range clusters {
@@ -136,4 +140,9 @@ func Sweep(pattern string) error {
 		}
 	}
 	return nil
+}
+
+func mine(info os.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == os.Geteuid()
 }

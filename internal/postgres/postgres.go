@@ -322,7 +322,8 @@ func (s *Server) settings() []string {
 		"log_timezone=UTC",
 		"autovacuum_naptime=10s", // statistics soon after the first rows
 		"log_min_messages=warning",
-		"log_min_error_statement=panic", // statements may hold what no log should
+		"log_min_error_statement=panic", // statements and details may hold what no log should
+		"log_error_verbosity=terse",
 	}
 	if !s.opts.Durable {
 		settings = append(settings, "fsync=off", "synchronous_commit=off", "full_page_writes=off", "wal_level=minimal", "max_wal_senders=0")
