@@ -298,6 +298,13 @@ func (c Config) Proxies() ([]netip.Prefix, error) {
 	return list, nil
 }
 
+// LogName is the name of the log in which the ledger is sealed: the first line of
+// every signed head.
+func (c Config) LogName() string {
+	_, host, _ := strings.Cut(c.BaseURL, "://")
+	return host + "/ledger"
+}
+
 // values returns the settings by variable.
 func (c Config) values() map[string]string {
 	m := make(map[string]string)
