@@ -152,7 +152,6 @@ func (s *Server) log() string { return filepath.Join(s.opts.Dir, "postgres.log")
 // prepare takes the directory, stops what a predecessor left there and makes a
 // new cluster when there is none.
 func (s *Server) prepare() (err error) {
-	// 0755: the unprivileged user must get through; what is inside has its own mode.
 	if err := os.MkdirAll(s.opts.Dir, 0o755); err != nil {
 		return fmt.Errorf("database directory: %w", err)
 	}
@@ -166,6 +165,13 @@ func (s *Server) prepare() (err error) {
 	}()
 	if s.user, err = unprivileged(s.data()); err != nil {
 		return err
+	}
+	if s.user != nil {
+		// That user must get through, whatever root's umask is; what is inside has its
+		// own mode. Parents are not ours to open.
+		if err := os.Chmod(s.opts.Dir, 0o755); err != nil {
+			return fmt.Errorf("database directory: %w", err)
+		}
 	}
 	if err := reachable(s.opts.Dir, s.user); err != nil {
 		return err

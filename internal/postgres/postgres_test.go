@@ -103,7 +103,10 @@ func rows(t *testing.T, conn *pgx.Conn) (n int) {
 
 func TestSecondStartContinuesWhereTheFirstStopped(t *testing.T) {
 	t.Parallel()
-	o := Options{Dir: filepath.Join(directory(t), "a", "b"), Durable: true}
+	o := Options{Dir: filepath.Join(directory(t), "a"), Durable: true}
+	if err := os.Mkdir(o.Dir, 0o700); err != nil { // as a careful umask makes it
+		t.Fatal(err)
+	}
 	s := start(t, o)
 	url, err := s.Database(t.Context(), "guichet")
 	if err != nil {
