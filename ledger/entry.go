@@ -298,8 +298,10 @@ func scanRecord(row pgx.CollectableRow, more ...any) (record, error) {
 		paths     []string
 		dims      []string
 	)
-	err := row.Scan(append([]any{&e.ID, &e.Key, &e.Kind, &effective, &e.RecordedAt, &e.Currency, &e.SourceType, &e.SourceID,
-		&e.Actor, &e.Channel, &e.Description, &e.Metadata, &e.Reverses, &e.body, &e.leaf, &amounts, &paths, &dims}, more...)...)
+	err := row.Scan(append([]any{
+		&e.ID, &e.Key, &e.Kind, &effective, &e.RecordedAt, &e.Currency, &e.SourceType, &e.SourceID,
+		&e.Actor, &e.Channel, &e.Description, &e.Metadata, &e.Reverses, &e.body, &e.leaf, &amounts, &paths, &dims,
+	}, more...)...)
 	if err != nil {
 		return e, err
 	}

@@ -160,14 +160,29 @@ func oneLine(s string) string {
 
 // tags are the facts of an entry that both languages carry as tags.
 func (e *Entry) tags() [][2]string {
-	all := [][2]string{{"entry", e.ID}, {"key", e.Key}, {"kind", e.Kind}, {"recorded", e.RecordedAt.Format(time.RFC3339Nano)},
-		{"source", strings.Trim(e.SourceType+"/"+e.SourceID, "/")}, {"actor", e.Actor}, {"channel", e.Channel}, {"reverses", e.Reverses}}
+	all := [][2]string{
+		{"entry", e.ID},
+		{"key", e.Key},
+		{"kind", e.Kind},
+		{"recorded", e.RecordedAt.Format(time.RFC3339Nano)},
+		{"source", strings.Trim(e.SourceType+"/"+e.SourceID, "/")},
+		{"actor", e.Actor},
+		{"channel", e.Channel},
+		{"reverses", e.Reverses},
+	}
 	return slices.DeleteFunc(all, func(t [2]string) bool { return t[1] == "" })
 }
 
 func (d Dimensions) tags() [][2]string {
-	all := [][2]string{{"department", d.Department}, {"fund", d.Fund}, {"cost-centre", d.CostCentre}, {"order", d.Order},
-		{"wbs", d.WBS}, {"channel", d.Channel}, {"tender", d.Tender}}
+	all := [][2]string{
+		{"department", d.Department},
+		{"fund", d.Fund},
+		{"cost-centre", d.CostCentre},
+		{"order", d.Order},
+		{"wbs", d.WBS},
+		{"channel", d.Channel},
+		{"tender", d.Tender},
+	}
 	return slices.DeleteFunc(all, func(t [2]string) bool { return t[1] == "" })
 }
 
@@ -276,20 +291,24 @@ func ExportJSONL(ctx context.Context, db Beginner, out io.Writer) error {
 			return err
 		}
 		for _, a := range accounts {
-			if err := enc.Encode(jsonAccount{"account", a.Path, a.Type, a.Normal == Debit, a.Currency, a.NameEN, a.NameFR,
-				a.Department, a.Lowest, a.State, a.OpenedAt}); err != nil {
+			if err := enc.Encode(jsonAccount{
+				"account", a.Path, a.Type, a.Normal == Debit, a.Currency, a.NameEN, a.NameFR,
+				a.Department, a.Lowest, a.State, a.OpenedAt,
+			}); err != nil {
 				return err
 			}
 		}
 		err = eachRecord(ctx, tx, byPosition, func(e *record, pos int64) error {
-			j := jsonEntry{Type: "entry", ID: e.ID, Key: e.Key, Kind: e.Kind, EffectiveOn: e.EffectiveOn.String(), RecordedAt: e.RecordedAt,
+			j := jsonEntry{
+				Type: "entry", ID: e.ID, Key: e.Key, Kind: e.Kind, EffectiveOn: e.EffectiveOn.String(), RecordedAt: e.RecordedAt,
 				Currency: e.Currency, SourceType: e.SourceType, SourceID: e.SourceID, Actor: e.Actor, Channel: e.Channel,
-				Description: e.Description, Metadata: e.Metadata, Reverses: e.Reverses, Body: e.body, Leaf: tlog.Hash(e.leaf)}
+				Description: e.Description, Metadata: e.Metadata, Reverses: e.Reverses, Body: e.body, Leaf: tlog.Hash(e.leaf),
+			}
 			if pos >= 0 {
 				j.Position = &pos
 			}
 			for _, l := range e.Lines {
-				j.Lines = append(j.Lines, jsonLine{l.Account, l.Amount, l.Dimensions})
+				j.Lines = append(j.Lines, jsonLine(l))
 			}
 			return enc.Encode(j)
 		})

@@ -100,8 +100,10 @@ func (h house) wantBalance(t testing.TB, path string, want money.Amount) {
 
 // move is an entry that debits one account and credits another.
 func move(key string, amount money.Amount, debit, credit string) Entry {
-	return Entry{Key: key, Kind: "payment", EffectiveOn: today, SourceType: "payment", SourceID: "p-" + key, Actor: "system", Channel: "web",
-		Description: "a payment", Lines: []Line{{Account: debit, Amount: amount}, {Account: credit, Amount: -amount}}}
+	return Entry{
+		Key: key, Kind: "payment", EffectiveOn: today, SourceType: "payment", SourceID: "p-" + key, Actor: "system", Channel: "web",
+		Description: "a payment", Lines: []Line{{Account: debit, Amount: amount}, {Account: credit, Amount: -amount}},
+	}
 }
 
 func count(t testing.TB, q Querier, sql string, args ...any) int {

@@ -137,8 +137,10 @@ func TestModel(t *testing.T) {
 						a = -a
 					}
 					sum += a
-					e.Lines = append(e.Lines, Line{rapid.SampledFrom(paths).Draw(rt, "account"), a,
-						Dimensions{Fund: rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "fund")}})
+					e.Lines = append(e.Lines, Line{
+						rapid.SampledFrom(paths).Draw(rt, "account"), a,
+						Dimensions{Fund: rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "fund")},
+					})
 				}
 				if sum == 0 {
 					sum = 1

@@ -81,8 +81,10 @@ func (l *lab) compare(ctx context.Context, callers int, suffix string, ratios []
 		}
 		slices.Sort(times)
 		l.Rates[c.name+suffix] = median(rates)
-		l.rows = append(l.rows, row{fmt.Sprintf("%s, %d callers", c.name, callers), median(rates),
-			quantile(times, 0.5), quantile(times, 0.99), quantile(times, 1), of[len(of)-1].note})
+		l.rows = append(l.rows, row{
+			fmt.Sprintf("%s, %d callers", c.name, callers), median(rates),
+			quantile(times, 0.5), quantile(times, 0.99), quantile(times, 1), of[len(of)-1].note,
+		})
 	}
 	for _, r := range ratios {
 		each := make([]float64, l.Pairs)

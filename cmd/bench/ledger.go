@@ -131,6 +131,7 @@ func receivable(i int) string { return fmt.Sprintf("assets:receivable:%d", i) }
 
 // hot puts every payment on one clearing account, spread on one of a thousand.
 func hot(n int64) (debit, credit string) { return clearing(0), receivable(int(n % accounts)) }
+
 func spread(n int64) (debit, credit string) {
 	return clearing(int(n % accounts)), receivable(int(n % accounts))
 }
@@ -161,9 +162,12 @@ func (b *ledgerLab) journal(pair func(int64) (string, string)) func(context.Cont
 			return b.pay(ctx, func(ctx context.Context, tx pgx.Tx, n, cents int64, key string) error {
 				debit, credit := pair(n)
 				dims := ledger.Dimensions{Department: "parking", Channel: "web", Tender: "card"}
-				_, err := b.books.Append(ctx, tx, ledger.Entry{Key: key, Kind: "payment", SourceType: "payment", SourceID: fmt.Sprint(n),
+				_, err := b.books.Append(ctx, tx, ledger.Entry{
+					Key: key, Kind: "payment", SourceType: "payment", SourceID: fmt.Sprint(n),
 					Actor: "system", Channel: "web", Description: "Payment", Lines: []ledger.Line{
-						{Account: debit, Amount: money.Amount(cents), Dimensions: dims}, {Account: credit, Amount: -money.Amount(cents), Dimensions: dims}}})
+						{Account: debit, Amount: money.Amount(cents), Dimensions: dims}, {Account: credit, Amount: -money.Amount(cents), Dimensions: dims},
+					},
+				})
 				return err
 			})
 		})
