@@ -219,6 +219,10 @@ func (s *Service) tryCode(ctx context.Context, t CodeTry) (SignedIn, error) {
 			refused = ErrSuspended
 			return s.refuse(ctx, tx, p, residentID, t.Visitor)
 		}
+		// The code arrived, whatever came back before.
+		if _, err := tx.Exec(ctx, `update identity.email set bounced = '' where lookup = $1 and bounced <> ''`, p.lookup); err != nil {
+			return err
+		}
 		in, err = s.signIn(ctx, tx, p, residentID, t.Session, t.Visitor)
 		return err
 	})

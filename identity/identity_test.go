@@ -463,6 +463,36 @@ func TestLimits(t *testing.T) {
 	})
 }
 
+func TestABouncedAddressIsMarkedUntilItIsProvedAgain(t *testing.T) {
+	w := newWorld(t)
+	var _ mail.Marker = w.Service
+	in := w.signUp(t, "demo@example.com", "Demo")
+	bounced := func() string {
+		t.Helper()
+		r, err := w.Resident(t.Context(), in.ResidentID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Bounced
+	}
+	err := pgx.BeginFunc(t.Context(), w.db, func(tx pgx.Tx) error {
+		for _, to := range []string{"resident:" + in.ResidentID, "code:" + in.ResidentID, "resident:nobody"} {
+			if err := w.Bounced(t.Context(), tx, to, "5.1.1"); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil || bounced() != "5.1.1" {
+		t.Fatalf("marked %q, %v", bounced(), err)
+	}
+	w.later(time.Hour)
+	pending, browser, code := w.ask(t, "demo@example.com")
+	if _, err := w.try(t, pending, browser, code); err != nil || bounced() != "" {
+		t.Errorf("after a code arrived: marked %q, %v", bounced(), err)
+	}
+}
+
 func TestContactIsOnePerAddress(t *testing.T) {
 	w := newWorld(t)
 	contact := func(email string) (id string) {

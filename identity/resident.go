@@ -34,6 +34,7 @@ type Resident struct {
 	Lang      string // "en" or "fr"
 	Name      string
 	Email     string // the main one, verified
+	Bounced   string // RFC 3463 status when mail to it came back for good, else ""
 	UpdatedAt time.Time
 }
 
@@ -78,12 +79,12 @@ func (s *Service) Resident(ctx context.Context, residentID string) (Resident, er
 func (s *Service) resident(ctx context.Context, q querier, residentID string) (Resident, error) {
 	row := sealedResident{id: residentID}
 	err := q.QueryRow(ctx, `
-		select r.state, r.lang, r.profile, r.updated_at, k.box, e.id, e.box
+		select r.state, r.lang, r.profile, r.updated_at, k.box, e.id, e.box, coalesce(e.bounced, '')
 		from identity.resident r
 		join identity.person_key k on k.id = r.id
 		left join identity.email e on e.resident_id = r.id and e.main
 		where r.id = $1`, residentID).
-		Scan(&row.state, &row.lang, &row.profile, &row.updatedAt, &row.key, &row.emailID, &row.email)
+		Scan(&row.state, &row.lang, &row.profile, &row.updatedAt, &row.key, &row.emailID, &row.email, &row.bounced)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Resident{}, ErrNotFound
 	}
@@ -95,7 +96,7 @@ func (s *Service) resident(ctx context.Context, q querier, residentID string) (R
 
 // sealedResident is a resident as stored.
 type sealedResident struct {
-	id, lang            string
+	id, lang, bounced   string
 	state               State
 	key, profile, email []byte
 	emailID             *string
@@ -103,7 +104,7 @@ type sealedResident struct {
 }
 
 func (s *Service) open(row sealedResident) (Resident, error) {
-	r := Resident{ID: row.id, State: row.state, Lang: row.lang, UpdatedAt: row.updatedAt}
+	r := Resident{ID: row.id, State: row.state, Lang: row.lang, Bounced: row.bounced, UpdatedAt: row.updatedAt}
 	key, err := s.openKey(row.id, row.key)
 	if err != nil {
 		return Resident{}, err
@@ -258,6 +259,27 @@ func (s *Service) contactEmail(ctx context.Context, contactID string) (string, e
 	}
 	email, err := key.Open(box, []byte("contact:"+contactID))
 	return string(email), err
+}
+
+// Bounced marks the address of a recipient as one that takes no mail (mail.Marker).
+// Proving the address again takes the mark away. A code that bounced needs none: nobody
+// has proved that address.
+func (s *Service) Bounced(ctx context.Context, tx pgx.Tx, to, status string) error {
+	kind, ref, _ := strings.Cut(to, ":")
+	if !id.Valid(ref) {
+		return nil
+	}
+	var err error
+	switch kind {
+	case "resident":
+		_, err = tx.Exec(ctx, `update identity.email set bounced = $2 where resident_id = $1 and main`, ref, status)
+	case "contact":
+		_, err = tx.Exec(ctx, `update identity.contact set bounced = $2 where id = $1`, ref, status)
+	}
+	if err != nil {
+		return fmt.Errorf("mark %s as bounced: %w", to, err)
+	}
+	return nil
 }
 
 func (s *Service) emailLookup(email string) []byte { return s.keyed("email", sameEmail(email)) }

@@ -30,7 +30,8 @@ create table identity.email (
 	lookup      bytea not null unique check (length(lookup) = 32),
 	box         bytea not null,
 	main        boolean not null,
-	verified_at timestamptz not null
+	verified_at timestamptz not null,
+	bounced     text not null default ''    -- RFC 3463 status when it takes no mail
 );
 create index email_resident on identity.email (resident_id);
 create unique index email_one_main on identity.email (resident_id) where main;
@@ -40,7 +41,8 @@ create table identity.contact (
 	id         uuid primary key references identity.person_key,
 	lookup     bytea not null unique check (length(lookup) = 32),
 	box        bytea not null,
-	created_at timestamptz not null
+	created_at timestamptz not null,
+	bounced    text not null default ''
 );
 
 -- A sign-in in progress. browser is the SHA-256 of a cookie: the id alone gives nothing.
