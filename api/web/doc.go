@@ -24,7 +24,7 @@
 //	{{define "main"}}<h1>{{template "title" .}}</h1> … {{money .Total}}{{end}}
 //
 // Functions: t and h (words; h for keys ending in _html, whose arguments are escaped),
-// msg (a Message), money, date, day, datetime, isodate, number, code, lang, otherlang, asset,
+// msg (a Message), money, sum, date, day, datetime, isodate, number, code, lang, otherlang, asset,
 // field and choice (forms), steps, crumbs, pages, dict, list. Components are templates:
 // errors, errormark, field, choice, steps, crumbs, pagination, icon-good and the like.
 // Words take their arguments as name and value: {{t "resident.home.save" "Amount" .Save}}.

@@ -342,6 +342,7 @@ func (s *Site) funcs(lang string) template.FuncMap {
 		"msg":       func(m Message) (string, error) { return s.say(lang, m.Key, m.Args) },
 		"inother":   func(m Message) (string, error) { return s.say(otherLang(lang), m.Key, m.Args) },
 		"money":     func(a money.Amount) string { return a.Format(lang) },
+		"sum":       money.Sum,
 		"date":      func(v any) (string, error) { return Date(lang, v) },
 		"day":       func(v any) (string, error) { return Day(lang, v) },
 		"datetime":  func(t time.Time) (string, error) { return DateTime(lang, t) },

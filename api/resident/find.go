@@ -1,0 +1,108 @@
+package resident
+
+import (
+	"errors"
+	"math"
+	"net/http"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/jackc/pgx/v5"
+
+	"guichet/api/session"
+	"guichet/api/web"
+	"guichet/identity"
+	"guichet/internal/id"
+	"guichet/payments"
+	"guichet/payments/bill"
+)
+
+// findPage is the form for one notice, and what it found when there is nothing to pay.
+type findPage struct {
+	Form *web.Form
+	Done *bill.Bill
+}
+
+// Paid tells a bill that was paid from one that was withdrawn.
+func (p findPage) Paid() bool { return p.Done != nil && p.Done.State == bill.Paid }
+
+func (h *Handler) findPage(w http.ResponseWriter, r *http.Request) {
+	h.Site.Page(w, r, http.StatusOK, "resident/find", findPage{})
+}
+
+// find looks for a notice with its second factor. Until both fit, every answer is
+// the same; only a slip of the pen, which the check character finds without looking, has its own.
+func (h *Handler) find(w http.ResponseWriter, r *http.Request) {
+	form, err := web.ReadForm(w, r)
+	if err != nil {
+		h.Site.Fail(w, r, http.StatusBadRequest, "")
+		return
+	}
+	if form.Value("notice") == "" {
+		form.Fail("notice", "resident.find.notice_empty")
+	} else if _, ok := id.Normalize(form.Value("notice")); !ok {
+		form.Fail("notice", "resident.find.notice_slip")
+	}
+	if form.Value("key") == "" {
+		form.Fail("key", "resident.find.key_empty")
+	}
+	if !form.OK() {
+		h.Site.Page(w, r, http.StatusUnprocessableEntity, "resident/find", findPage{Form: form})
+		return
+	}
+	if err := h.takeTry(r, form.Value("notice")); err != nil {
+		h.limited(w, r, err)
+		return
+	}
+	b, err := h.Bills.ForGuest(r.Context(), form.Value("notice"), form.Value("key"))
+	switch {
+	case errors.Is(err, bill.ErrNotFound):
+		form.Fail("notice", "resident.find.not_found")
+		h.Site.Page(w, r, http.StatusNotFound, "resident/find", findPage{Form: form})
+		return
+	case err != nil:
+		h.fail(w, r, "find notice", err)
+		return
+	case !b.State.Payable():
+		h.Site.Page(w, r, http.StatusOK, "resident/find", findPage{Done: &b})
+		return
+	}
+	checkoutID, _, err := h.Payments.Open(r.Context(), payments.NewCheckout{
+		BillIDs: []string{b.ID}, Channel: "web", Viewer: h.guest(w, r), Lang: web.Lang(r)})
+	if err != nil {
+		h.fail(w, r, "open checkout", err)
+		return
+	}
+	h.see(w, r, "/checkout/"+checkoutID)
+}
+
+// takeTry counts a try at a notice, whether it exists or not, and one of its network.
+func (h *Handler) takeTry(r *http.Request, typed string) error {
+	notice, _ := id.Normalize(typed)
+	return pgx.BeginFunc(r.Context(), h.DB, func(tx pgx.Tx) error {
+		if err := h.People.Take(r.Context(), tx, "notice", notice, h.Limits.Notice); err != nil {
+			return err
+		}
+		return h.People.Take(r.Context(), tx, "notice-network", session.Visitor(r).Network, h.Limits.Network)
+	})
+}
+
+func (h *Handler) limited(w http.ResponseWriter, r *http.Request, err error) {
+	var limit *identity.LimitedError
+	if !errors.As(err, &limit) {
+		h.fail(w, r, "count tries at a notice", err)
+		return
+	}
+	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(limit.After.Seconds()))))
+	h.Site.Fail(w, r, http.StatusTooManyRequests, "")
+}
+
+// enter follows the link of a checkout that a department opened for its payer.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request) {
+	checkoutID, err := h.Payments.Enter(r.Context(), chi.URLParam(r, "token"), h.guest(w, r).GuestHash)
+	if err != nil {
+		h.fail(w, r, "enter checkout", err)
+		return
+	}
+	h.see(w, r, "/checkout/"+checkoutID)
+}
