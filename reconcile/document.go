@@ -196,6 +196,11 @@ func (n *Nightly) buildDocuments(ctx context.Context, date clock.Date) (any, err
 	var did built
 	err := pgx.BeginFunc(ctx, n.db, func(tx pgx.Tx) error {
 		did = built{}
+		// One builder at a time: a second one, on another machine, then reads what
+		// the first has exported.
+		if _, err := tx.Exec(ctx, `select last from reconcile.sap_series where name = 'batch' for update`); err != nil {
+			return fmt.Errorf("wait for another builder: %w", err)
+		}
 		entries, err := n.unexported(ctx, tx, date)
 		if err != nil || len(entries) == 0 {
 			return err
