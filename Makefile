@@ -20,7 +20,7 @@ dev-reset: build ## Forget what `make dev` has stored
 	@bin/guichet dev --reset
 
 demo: ## Run the main job from a click to SAP, and check it
-	@scripts/need dev
+	@scripts/need demo
 	@$(MAKE) --no-print-directory build
 	@bin/guichet demo
 
