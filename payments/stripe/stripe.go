@@ -6,7 +6,11 @@
 //
 // Every call has a deadline and is made once: retrying is the caller's, who has
 // the idempotency key. Of the answers only Stripe's own 4xx is a no; a timeout, a
-// 5xx, a proxy's page or a lost connection is payments.ErrUnknownOutcome.
+// 5xx, a proxy's page, a redirect or a lost connection is
+// payments.ErrUnknownOutcome. What Stripe stored under a key for a day, such as a
+// 500, is resolved by looking, not by guessing.
+//
+// Dates of Stripe (AvailableOn, ArrivalOn) are midnight UTC of the date.
 //
 // # With a real account
 //
@@ -14,23 +18,20 @@
 // Sessions and Refunds and read access to Payment Intents, Charges, Balance
 // Transactions, Payouts and Events. STRIPE_WEBHOOK_SECRET is that of an endpoint
 // <GUICHET_BASE_URL>/hooks/processor of API version 2023-10-16 that listens to
-// checkout.session.* and payout.*. STRIPE_API_URL stays empty. Payouts must be automatic.
+// the types in polled. STRIPE_API_URL stays empty. Payouts must be automatic.
 package stripe
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	stripego "github.com/stripe/stripe-go/v76"
 	"github.com/stripe/stripe-go/v76/client"
-	"github.com/stripe/stripe-go/v76/webhook"
 
 	"guichet/internal/money"
 	"guichet/payments"
@@ -49,6 +50,7 @@ const (
 	Tolerance = 5 * time.Minute
 	pageSize  = 100
 	maxPages  = 10_000
+	maxAnswer = 16 << 20
 )
 
 // A Client talks to Stripe. It may be used by many goroutines at once.
@@ -66,8 +68,11 @@ func New(c Config) (*Client, error) {
 	}
 	cfg := &stripego.BackendConfig{
 		HTTPClient: &http.Client{
-			Timeout:       callTimeout,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+			Timeout: callTimeout,
+			// Stripe does not redirect. Followed, the secret key would go along; taken
+			// as the answer, an empty object would read as success.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return errRedirect },
+			Transport:     bounded{},
 		},
 		LeveledLogger:     &stripego.LeveledLogger{Level: stripego.LevelNull},
 		MaxNetworkRetries: stripego.Int64(0), // its back-off ignores the context
@@ -85,10 +90,28 @@ func New(c Config) (*Client, error) {
 	return &Client{api: client.New(c.SecretKey, backends), secrets: c.WebhookSecrets}, nil
 }
 
-// outcome tells Stripe's definite no from everything else.
+var errRedirect = errors.New("the processor's address answered with a redirect")
+
+// bounded cuts off an answer that is longer than any of Stripe's: what is left does
+// not parse, and so is an unknown outcome.
+type bounded struct{}
+
+func (bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err == nil {
+		resp.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(resp.Body, maxAnswer), resp.Body}
+	}
+	return resp, err
+}
+
+// outcome tells Stripe's definite no from everything else. An error in Stripe's
+// shape that has no request id was not written by Stripe.
 func outcome(err error) error {
 	var se *stripego.Error
-	if !errors.As(err, &se) {
+	if !errors.As(err, &se) || se.RequestID == "" {
 		return fmt.Errorf("%w: %w", payments.ErrUnknownOutcome, err)
 	}
 	switch se.HTTPStatusCode {
@@ -98,6 +121,15 @@ func outcome(err error) error {
 	// 401 and 403 are our own misconfiguration, 409 is the same key at work at this
 	// moment, 429 asks for patience: nothing was refused for good. 5xx may have been done.
 	return fmt.Errorf("%w: status %d, %s", payments.ErrUnknownOutcome, se.HTTPStatusCode, se.Type)
+}
+
+// whole says that an answer without what every object of its kind has, its id or a
+// list's URL, is none.
+func whole(mark string) error {
+	if mark == "" {
+		return fmt.Errorf("%w: the answer is not an object of the processor", payments.ErrUnknownOutcome)
+	}
+	return nil
 }
 
 // replayed500 reports an answer that Stripe stored under the key and will give for
@@ -119,7 +151,7 @@ func (c *Client) OpenSession(ctx context.Context, r payments.SessionRequest) (pa
 	if err != nil {
 		return payments.Session{}, fmt.Errorf("open session: %w", outcome(err))
 	}
-	return sessionOf(s), nil
+	return sessionOf(s), whole(s.ID)
 }
 
 func sessionParams(ctx context.Context, r payments.SessionRequest, key string) *stripego.CheckoutSessionParams {
@@ -164,7 +196,7 @@ func (c *Client) Session(ctx context.Context, sessionID string) (payments.Sessio
 	if err != nil {
 		return payments.Session{}, fmt.Errorf("read session: %w", outcome(err))
 	}
-	return sessionOf(s), nil
+	return sessionOf(s), whole(s.ID)
 }
 
 // ExpireSession implements payments.Processor.
@@ -175,7 +207,7 @@ func (c *Client) ExpireSession(ctx context.Context, sessionID string) (payments.
 	if err != nil {
 		return payments.Session{}, fmt.Errorf("expire session: %w", outcome(err))
 	}
-	return sessionOf(s), nil
+	return sessionOf(s), whole(s.ID)
 }
 
 func sessionOf(s *stripego.CheckoutSession) payments.Session {
@@ -206,201 +238,67 @@ func sessionOf(s *stripego.CheckoutSession) payments.Session {
 	return out
 }
 
-// Refund implements payments.Processor.
+// Refund implements payments.Processor. When Stripe keeps repeating a stored
+// failure, or says that the key was used otherwise, the refunds of the intent tell
+// whether it was done: the first request is long over, so what is not there by then
+// will not come.
 func (c *Client) Refund(ctx context.Context, r payments.RefundRequest) (payments.Refund, error) {
-	p := &stripego.RefundParams{PaymentIntent: stripego.String(r.IntentID), Amount: stripego.Int64(int64(r.Amount))}
-	p.Context = ctx
-	p.AddMetadata("refund", r.RefundID)
-	p.SetIdempotencyKey(r.Key)
-	out, err := c.api.Refunds.New(p)
+	out, err := c.api.Refunds.New(refundParams(ctx, r, r.Key))
+	stuck := replayed500(err)
+	if stuck || otherUse(err) {
+		done, findErr := c.findRefund(ctx, r)
+		switch {
+		case findErr != nil:
+			return payments.Refund{}, fmt.Errorf("find refund: %w", findErr)
+		case done != nil:
+			return refundOf(done), nil
+		case !stuck:
+			return payments.Refund{}, fmt.Errorf("refund: %w: %w", payments.ErrUnknownOutcome, err)
+		}
+		out, err = c.api.Refunds.New(refundParams(ctx, r, r.Key+"/again"))
+	}
 	if err != nil {
 		return payments.Refund{}, fmt.Errorf("refund: %w", outcome(err))
 	}
-	refund := payments.Refund{ID: out.ID, State: string(out.Status), FailureReason: string(out.FailureReason), Amount: money.Amount(out.Amount)}
-	if out.Charge != nil {
-		refund.ChargeID = out.Charge.ID
-	}
-	return refund, nil
+	return refundOf(out), whole(out.ID)
 }
 
-// ParseEvent implements payments.Processor. The library's own check of the age
-// goes by the wall clock and takes events of the future, so both ends are checked here.
-func (c *Client) ParseEvent(payload []byte, signature string, now time.Time) (payments.Event, error) {
-	for _, secret := range c.secrets {
-		e, err := webhook.ConstructEventWithOptions(payload, signature, secret,
-			webhook.ConstructEventOptions{IgnoreTolerance: true, IgnoreAPIVersionMismatch: true})
-		if errors.Is(err, webhook.ErrNoValidSignature) || errors.Is(err, webhook.ErrNotSigned) || errors.Is(err, webhook.ErrInvalidHeader) {
-			continue
-		}
-		if err != nil {
-			return payments.Event{}, fmt.Errorf("%w: %w", payments.ErrMalformed, err)
-		}
-		switch age := now.Sub(signedAt(signature)); {
-		case age > Tolerance:
-			return payments.Event{}, payments.ErrStale
-		case age < -Tolerance:
-			return payments.Event{}, payments.ErrFuture
-		}
-		out := eventOf(&e)
-		if out.ID == "" || out.ObjectID == "" {
-			return payments.Event{}, payments.ErrMalformed
-		}
-		out.Payload = payload
-		return out, nil
-	}
-	return payments.Event{}, payments.ErrSignature
+func refundParams(ctx context.Context, r payments.RefundRequest, key string) *stripego.RefundParams {
+	p := &stripego.RefundParams{PaymentIntent: stripego.String(r.IntentID), Amount: stripego.Int64(int64(r.Amount))}
+	p.Context = ctx
+	p.AddMetadata("refund", r.RefundID)
+	p.SetIdempotencyKey(key)
+	return p
 }
 
-// signedAt is the time of a signature header that has been verified.
-func signedAt(header string) time.Time {
-	for part := range strings.SplitSeq(header, ",") {
-		if v, ok := strings.CutPrefix(strings.TrimSpace(part), "t="); ok {
-			sec, err := strconv.ParseInt(v, 10, 64)
-			if err == nil {
-				return time.Unix(sec, 0)
-			}
-		}
-	}
-	return time.Time{}
+// otherUse reports that the key was used before with other parameters. That is a no
+// to this request, and says nothing of the first one.
+func otherUse(err error) bool {
+	var se *stripego.Error
+	return errors.As(err, &se) && se.Type == stripego.ErrorTypeIdempotency && se.HTTPStatusCode == http.StatusBadRequest
 }
 
-func eventOf(e *stripego.Event) payments.Event {
-	out := payments.Event{ID: e.ID, Type: string(e.Type), CreatedAt: time.Unix(e.Created, 0).UTC(), Live: e.Livemode}
-	if e.Data != nil {
-		if objectID, ok := e.Data.Object["id"].(string); ok {
-			out.ObjectID = objectID
-		}
-		out.Payload = e.Data.Raw
-	}
-	return out
-}
-
-// window is a list of what was created since a moment. Stripe lists the newest
-// first; its cursor only goes back, so a window is read whole and turned around.
-func window(ctx context.Context, since time.Time) (stripego.ListParams, *stripego.RangeQueryParams) {
-	return stripego.ListParams{Context: ctx, Limit: stripego.Int64(pageSize)}, &stripego.RangeQueryParams{GreaterThanOrEqual: since.Unix()}
-}
-
-// iter is what the library's iterators have in common.
-type iter interface {
-	Next() bool
-	Err() error
-}
-
-// read walks an iterator to its end, within bounds.
-func read[T any](it iter, current func() T) ([]T, error) {
-	var out []T
-	for it.Next() {
-		if len(out) == pageSize*maxPages {
-			return nil, fmt.Errorf("%w: more than %d objects", payments.ErrUnknownOutcome, len(out))
-		}
-		out = append(out, current())
-	}
-	if err := it.Err(); err != nil {
-		return nil, outcome(err)
-	}
-	return out, nil
-}
-
-// Events implements payments.Processor: one page holds all.
-func (c *Client) Events(ctx context.Context, since time.Time, _ string) ([]payments.Event, string, error) {
-	p := &stripego.EventListParams{}
-	p.ListParams, p.CreatedRange = window(ctx, since)
-	it := c.api.Events.List(p)
-	events, err := read(it, func() payments.Event { return eventOf(it.Event()) })
-	if err != nil {
-		return nil, "", fmt.Errorf("list events: %w", err)
-	}
-	slices.Reverse(events)
-	return events, "", nil
-}
-
-// Payouts implements payments.Processor: one page holds all.
-func (c *Client) Payouts(ctx context.Context, since time.Time, _ string) ([]payments.Payout, string, error) {
-	p := &stripego.PayoutListParams{}
-	p.ListParams, p.CreatedRange = window(ctx, since)
-	it := c.api.Payouts.List(p)
-	listed, err := read(it, func() string { return it.Payout().ID })
-	if err != nil {
-		return nil, "", fmt.Errorf("list payouts: %w", err)
-	}
-	payouts := make([]payments.Payout, 0, len(listed))
-	for _, payoutID := range slices.Backward(listed) { // a few a day
-		p := &stripego.PayoutParams{}
-		p.Context = ctx
-		payout, err := c.api.Payouts.Get(payoutID, p)
-		if err != nil {
-			return nil, "", fmt.Errorf("read payout: %w", outcome(err))
-		}
-		payouts = append(payouts, payoutOf(payout))
-	}
-	return payouts, "", nil
-}
-
-func payoutOf(p *stripego.Payout) payments.Payout {
-	out := payments.Payout{
-		ID: p.ID, Amount: money.Amount(p.Amount), Currency: strings.ToUpper(string(p.Currency)), State: string(p.Status), Automatic: p.Automatic,
-		Itemised:  p.ReconciliationStatus == stripego.PayoutReconciliationStatusCompleted,
-		ArrivalOn: time.Unix(p.ArrivalDate, 0).UTC(), CreatedAt: time.Unix(p.Created, 0).UTC(), Failure: string(p.FailureCode),
-	}
-	// This version of the library has no field for the trace: read the answer itself.
-	var raw struct {
-		TraceID struct {
-			Value string `json:"value"`
-		} `json:"trace_id"`
-	}
-	if p.LastResponse != nil && json.Unmarshal(p.LastResponse.RawJSON, &raw) == nil {
-		out.TraceID = raw.TraceID.Value
-	}
-	return out
-}
-
-// PayoutTransactions implements payments.Processor.
-func (c *Client) PayoutTransactions(ctx context.Context, payoutID, _ string) ([]payments.BalanceTransaction, string, error) {
-	p := &stripego.BalanceTransactionListParams{Payout: stripego.String(payoutID)}
+// findRefund looks for a refund by our own id; nil when there is none.
+func (c *Client) findRefund(ctx context.Context, r payments.RefundRequest) (*stripego.Refund, error) {
+	p := &stripego.RefundListParams{PaymentIntent: stripego.String(r.IntentID)}
 	p.ListParams = stripego.ListParams{Context: ctx, Limit: stripego.Int64(pageSize)}
-	lines, err := c.transactions(p)
+	it := c.api.Refunds.List(p)
+	listed, err := read(it, it.Refund)
 	if err != nil {
-		return nil, "", fmt.Errorf("list transactions of payout: %w", err)
+		return nil, err
 	}
-	return slices.DeleteFunc(lines, func(l payments.BalanceTransaction) bool { return l.SourceID == payoutID }), "", nil
-}
-
-// BalanceTransactions implements payments.Processor: one page holds all.
-func (c *Client) BalanceTransactions(ctx context.Context, since time.Time, _ string) ([]payments.BalanceTransaction, string, error) {
-	p := &stripego.BalanceTransactionListParams{}
-	p.ListParams, p.CreatedRange = window(ctx, since)
-	lines, err := c.transactions(p)
-	if err != nil {
-		return nil, "", fmt.Errorf("list balance transactions: %w", err)
-	}
-	return lines, "", nil
-}
-
-func (c *Client) transactions(p *stripego.BalanceTransactionListParams) ([]payments.BalanceTransaction, error) {
-	p.AddExpand("data.source")
-	it := c.api.BalanceTransactions.List(p)
-	lines, err := read(it, func() payments.BalanceTransaction { return transactionOf(it.BalanceTransaction()) })
-	slices.Reverse(lines)
-	return lines, err
-}
-
-func transactionOf(t *stripego.BalanceTransaction) payments.BalanceTransaction {
-	out := payments.BalanceTransaction{
-		ID: t.ID, Category: string(t.ReportingCategory), Amount: money.Amount(t.Amount), Fee: money.Amount(t.Fee), Net: money.Amount(t.Net),
-		Currency: strings.ToUpper(string(t.Currency)), Description: t.Description,
-		CreatedAt: time.Unix(t.Created, 0).UTC(), AvailableOn: time.Unix(t.AvailableOn, 0).UTC(),
-	}
-	if s := t.Source; s != nil {
-		out.SourceID = s.ID
-		switch {
-		case s.Charge != nil && s.Charge.PaymentIntent != nil:
-			out.IntentID = s.Charge.PaymentIntent.ID
-		case s.Refund != nil && s.Refund.PaymentIntent != nil:
-			out.IntentID = s.Refund.PaymentIntent.ID
-		case s.Dispute != nil && s.Dispute.PaymentIntent != nil:
-			out.IntentID = s.Dispute.PaymentIntent.ID
+	for _, found := range listed {
+		if found.Metadata["refund"] == r.RefundID {
+			return found, nil
 		}
+	}
+	return nil, nil
+}
+
+func refundOf(r *stripego.Refund) payments.Refund {
+	out := payments.Refund{ID: r.ID, State: string(r.Status), FailureReason: string(r.FailureReason), Amount: money.Amount(r.Amount)}
+	if r.Charge != nil {
+		out.ChargeID = r.Charge.ID
 	}
 	return out
 }

@@ -19,7 +19,7 @@ type words struct {
 
 var english = words{
 	Lang: "en", Mark: "simulator", Order: "Your payment", Total: "Total", PayWith: "Pay by card", Debit: "Pay by pre-authorized debit instead", Back: "Back", Return: "Return to the merchant",
-	Email: "Email", Number: "Card number", Expiry: "Expiry date", ExpiryHint: "MM/YY", CVC: "Security code (CVC)", Name: "Name on card",
+	Email: "Email", Number: "Card number", Expiry: "Expiry", ExpiryHint: "MM/YY", CVC: "CVC code", Name: "Name on card",
 	Institution: "Institution number", Transit: "Transit number", Account: "Account number", Pay: "Pay", DebitNote: "By paying you agree that this amount is debited from your account once.",
 	Hints: "Simulator: no real money moves. Show test cards", AnyExpiry: "Any future expiry date and any three digits as the security code. Real card numbers are declined.", Outcome: "What happens",
 	ChallengeTitle: "Confirm that it is you", ChallengeText: "Your bank asks you to confirm this payment (3-D Secure).", ChallengeComplete: "Complete", ChallengeFail: "Fail", ChallengeShown: "Card ending in",
@@ -50,7 +50,7 @@ var english = words{
 
 var french = words{
 	Lang: "fr", Mark: "simulateur", Order: "Votre paiement", Total: "Total", PayWith: "Payer par carte", Debit: "Payer plutôt par débit préautorisé", Back: "Retour", Return: "Retourner chez le commerçant",
-	Email: "Courriel", Number: "Numéro de carte", Expiry: "Date d’expiration", ExpiryHint: "MM/AA", CVC: "Code de sécurité (CVC)", Name: "Nom sur la carte",
+	Email: "Courriel", Number: "Numéro de carte", Expiry: "Expiration", ExpiryHint: "MM/AA", CVC: "Code CVC", Name: "Nom sur la carte",
 	Institution: "Numéro d’institution", Transit: "Numéro de transit", Account: "Numéro de compte", Pay: "Payer", DebitNote: "En payant, vous acceptez que ce montant soit débité une fois de votre compte.",
 	Hints: "Simulateur : aucun argent réel ne circule. Afficher les cartes d’essai", AnyExpiry: "N’importe quelle date d’expiration future et n’importe quels trois chiffres comme code de sécurité. Les vraies cartes sont refusées.", Outcome: "Ce qui se passe",
 	ChallengeTitle: "Confirmez qu’il s’agit de vous", ChallengeText: "Votre banque vous demande de confirmer ce paiement (3-D Secure).", ChallengeComplete: "Confirmer", ChallengeFail: "Échouer", ChallengeShown: "Carte se terminant par",
