@@ -329,20 +329,26 @@ func (n *Nightly) follow(ctx context.Context, tx pgx.Tx, d *Document, answerID i
 	if a.Document != "" {
 		d.SAPNumber, d.SAPYear = a.Document, a.FiscalYear
 	}
-	if d.State == to {
+	if d.State == to { // SAP says more about the same
 		_, err := tx.Exec(ctx, `update reconcile.sap_document set answer_id = $2, updated_at = $3 where id = $1`, d.ID, answerID, n.now())
 		if err != nil {
 			return fmt.Errorf("keep current answer: %w", err)
 		}
-	} else if err := d.move(ctx, tx, to, a.String(), n.now()); err != nil {
-		return err
+	} else {
+		if err := d.move(ctx, tx, to, a.String(), n.now()); err != nil {
+			return err
+		}
+		switch to {
+		case Posted:
+			did.Posted++
+		case RejectedState, Closed:
+			did.Rejected++
+		}
 	}
 	switch to {
 	case Posted:
-		did.Posted++
 		return n.settled(ctx, tx, Rejected, "sap-document", d.ID, "posted as "+a.Document)
 	case RejectedState, Closed:
-		did.Rejected++
 		return n.reopen(ctx, tx, rejectedException(*d), a.String())
 	}
 	return nil
