@@ -57,42 +57,50 @@ type NewCheckout struct {
 // lets whoever holds it pay. Errors: bill.ErrNotFound, ErrConflict, ErrEmpty.
 // Paid or reserved bills are told when paying, not here.
 func (s *Service) Open(ctx context.Context, n NewCheckout) (checkoutID, token string, err error) {
+	checkoutID, token, _, err = s.OpenOnce(ctx, n)
+	return checkoutID, token, err
+}
+
+// OpenOnce is Open, and reports whether the department's idempotency key had been
+// used before, for the same.
+func (s *Service) OpenOnce(ctx context.Context, n NewCheckout) (checkoutID, token string, replayed bool, err error) {
 	if len(n.BillIDs) == 0 || len(n.BillIDs) > 50 {
-		return "", "", fmt.Errorf("open checkout: %d bills, want 1 to 50: %w", len(n.BillIDs), ErrEmpty)
+		return "", "", false, fmt.Errorf("open checkout: %d bills, want 1 to 50: %w", len(n.BillIDs), ErrEmpty)
 	}
 	for _, b := range n.BillIDs {
 		if !id.Valid(b) {
-			return "", "", fmt.Errorf("open checkout: %w", bill.ErrNotFound)
+			return "", "", false, fmt.Errorf("open checkout: %w", bill.ErrNotFound)
 		}
 	}
 	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		checkoutID, err = s.open(ctx, tx, n)
+		checkoutID, replayed, err = s.open(ctx, tx, n)
 		return err
 	})
 	if err != nil {
-		return "", "", fmt.Errorf("open checkout: %w", err)
+		return "", "", false, fmt.Errorf("open checkout: %w", err)
 	}
-	return checkoutID, s.linkToken(checkoutID), nil
+	return checkoutID, s.linkToken(checkoutID), replayed, nil
 }
 
-func (s *Service) open(ctx context.Context, tx pgx.Tx, n NewCheckout) (string, error) {
+func (s *Service) open(ctx context.Context, tx pgx.Tx, n NewCheckout) (checkoutID string, replayed bool, err error) {
 	bills, err := bill.Load(ctx, tx, n.BillIDs)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	if len(bills) != len(n.BillIDs) {
-		return "", fmt.Errorf("a bill is named twice: %w", bill.ErrInvalid)
+		return "", false, fmt.Errorf("a bill is named twice: %w", bill.ErrInvalid)
 	}
 	for _, b := range bills {
 		if n.DepartmentID != "" && b.DepartmentID != n.DepartmentID {
-			return "", bill.ErrNotFound
+			return "", false, bill.ErrNotFound
 		}
 	}
 	text, err := json.Marshal([]any{n.BillIDs, n.Lang, n.ReturnURL})
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
-	now, checkoutID := s.now(), id.New()
+	now := s.now()
+	checkoutID = id.New()
 	resident := n.Viewer.ResidentID
 	if n.DepartmentID != "" {
 		resident = sharedOwner(bills)
@@ -108,24 +116,24 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, n NewCheckout) (string, e
 		checkoutID, n.Channel, n.DepartmentID, n.IdempotencyKey, hashOf(text), id.Hash(s.linkToken(checkoutID)),
 		resident, n.Lang, n.ReturnURL, now, now.Add(checkoutLife)).Scan(&stored, &hash)
 	if err != nil {
-		return "", fmt.Errorf("store checkout: %w", err)
+		return "", false, fmt.Errorf("store checkout: %w", err)
 	}
 	if stored != checkoutID {
 		if !bytes.Equal(hash, hashOf(text)) {
-			return "", ErrConflict
+			return "", false, ErrConflict
 		}
-		return stored, nil
+		return stored, true, nil
 	}
 	_, err = tx.Exec(ctx, `
 		insert into payments.checkout_bill (checkout_id, position, bill_id)
 		select $1, o, b from unnest($2::uuid[]) with ordinality t (b, o)`, checkoutID, n.BillIDs)
 	if err != nil {
-		return "", fmt.Errorf("store checkout's bills: %w", err)
+		return "", false, fmt.Errorf("store checkout's bills: %w", err)
 	}
 	if err := grant(ctx, tx, n.Viewer.GuestHash, checkoutID); err != nil {
-		return "", err
+		return "", false, err
 	}
-	return checkoutID, audit.Record(ctx, tx, audit.Event{Action: "checkout.opened", ObjectType: "checkout", ObjectID: checkoutID,
+	return checkoutID, false, audit.Record(ctx, tx, audit.Event{Action: "checkout.opened", ObjectType: "checkout", ObjectID: checkoutID,
 		Subject: resident, At: now, Details: map[string]any{"bills": len(bills)}})
 }
 

@@ -15,6 +15,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,7 +42,22 @@ var (
 	ErrReference = errors.New("the department has a bill with this reference already")
 	ErrInvalid   = errors.New("bill is not valid")
 	ErrBeingPaid = errors.New("bill is being paid")
+	ErrTooMuch   = fmt.Errorf("the bill comes to more than %s: %w", maxBill, ErrInvalid)
 )
+
+// maxBill keeps bills, and sums of the bills of a checkout, far from what the
+// books and an Amount can hold: a billion dollars.
+const maxBill money.Amount = 1_000_000_000_00
+
+// A LineError says which line of a new bill is refused. It wraps ErrInvalid,
+// fee.ErrNotFound or fee.ErrPrice.
+type LineError struct {
+	Line int // from 1
+	Err  error
+}
+
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+func (e *LineError) Unwrap() error { return e.Err }
 
 // A Bill is a demand for payment.
 type Bill struct {
@@ -167,21 +183,30 @@ func OpenAccounts(ctx context.Context, tx pgx.Tx, books *ledger.Books, d departm
 // ErrConflict. A reference used before is ErrReference; what cannot be billed
 // wraps ErrInvalid, fee.ErrNotFound or fee.ErrPrice.
 func (s *Service) Issue(ctx context.Context, n NewBill) (b Bill, replayed bool, err error) {
-	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		b, replayed, err = s.issue(ctx, tx, n)
-		return err
-	})
+	// Twice is enough: when the same request won at the same moment, its bill is there the second time.
+	for range 2 {
+		err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+			b, replayed, err = s.issue(ctx, tx, n)
+			return err
+		})
+		if !errors.Is(err, ErrReference) && !errors.Is(err, errRaced) {
+			break
+		}
+	}
 	if err != nil {
 		return Bill{}, false, fmt.Errorf("issue bill %s: %w", n.Reference, err)
 	}
 	return b, replayed, nil
 }
 
+// errRaced: another transaction has just used the idempotency key.
+var errRaced = errors.New("the idempotency key was used at the same moment")
+
 func (s *Service) issue(ctx context.Context, tx pgx.Tx, n NewBill) (Bill, bool, error) {
 	if err := n.check(); err != nil {
 		return Bill{}, false, err
 	}
-	hash, err := n.hash()
+	hash, err := s.bodyHash(n)
 	if err != nil {
 		return Bill{}, false, err
 	}
@@ -198,21 +223,23 @@ func (s *Service) issue(ctx context.Context, tx pgx.Tx, n NewBill) (Bill, bool, 
 		IssuedOn: n.IssuedOn, DueOn: n.DueOn, Version: 1, UpdatedAt: s.now(),
 	}
 	var froms []clock.Date
+	var most money.Amount // with all steps; no line alone overflows
 	for i, nl := range n.Lines {
 		l, from, early, err := s.price(ctx, tx, n, nl)
 		if err != nil {
-			return Bill{}, false, fmt.Errorf("line %d: %w", i+1, err)
+			return Bill{}, false, &LineError{i + 1, err}
 		}
 		l.Line = i + 1
 		if l.Step > 0 {
 			until := n.IssuedOn.AddDays(early)
 			if b.EarlyUntil != (clock.Date{}) && b.EarlyUntil != until {
-				return Bill{}, false, fmt.Errorf("line %d: its early amount ends on another day than the lines before: %w", i+1, ErrInvalid)
+				return Bill{}, false, &LineError{i + 1, fmt.Errorf("its early amount ends on another day than the lines before: %w", ErrInvalid)}
 			}
 			b.EarlyUntil = until
 		}
-		if b.Billed, err = money.Sum(b.Billed, l.Net, l.Tax); err != nil {
-			return Bill{}, false, fmt.Errorf("line %d: %w", i+1, err)
+		b.Billed += l.Net + l.Tax
+		if most += l.Net + l.Tax + l.Step; most > maxBill {
+			return Bill{}, false, ErrTooMuch
 		}
 		b.Lines, froms = append(b.Lines, l), append(froms, from)
 	}
@@ -258,9 +285,12 @@ func (n NewBill) check() error {
 	return nil
 }
 
-// hash covers all that was asked, for telling a replay from a conflict.
-func (n NewBill) hash() ([]byte, error) {
+// bodyHash covers all that was asked, for telling a replay from a conflict. The
+// second factor goes in as keyed: beside the bill's other columns, a plain hash
+// could be tried with all plates there are.
+func (s *Service) bodyHash(n NewBill) ([]byte, error) {
 	n.IdempotencyKey = ""
+	n.GuestKey = hex.EncodeToString(s.guest.Sum("body\x00" + n.GuestKey))
 	text, err := json.Marshal(n)
 	if err != nil {
 		return nil, fmt.Errorf("hash bill: %w", err)
@@ -349,8 +379,8 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, b Bill, n NewBill, hash
 		switch pg.ConstraintName {
 		case "bill_department_id_reference_key":
 			return ErrReference
-		case "bill_department_id_idempotency_key_key": // the same request at the same moment: the other one won
-			return ErrConflict
+		case "bill_department_id_idempotency_key_key":
+			return errRaced
 		}
 	}
 	if err != nil {

@@ -3,6 +3,7 @@ package bill_test
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -45,16 +46,22 @@ func TestIssuePutsTheBillIntoTheBooksOnce(t *testing.T) {
 func TestIssueOfTheSameKeyAtTheSameMomentIsOneBill(t *testing.T) {
 	c := paymentstest.New(t)
 	n := c.Bill("water", "water-consumption", 8736)
+	bills := make([]bill.Bill, 8)
 	var wg sync.WaitGroup
-	for range 8 {
+	for i := range bills {
 		wg.Go(func() {
-			_, _, err := c.Bills.Issue(t.Context(), n)
-			if err != nil && !errors.Is(err, bill.ErrConflict) && !errors.Is(err, bill.ErrReference) {
+			var err error
+			if bills[i], _, err = c.Bills.Issue(t.Context(), n); err != nil {
 				t.Errorf("issue: %v", err)
 			}
 		})
 	}
 	wg.Wait()
+	for _, b := range bills {
+		if b.ID != bills[0].ID {
+			t.Errorf("two bills for one key: %s and %s", b.ID, bills[0].ID)
+		}
+	}
 	if got := c.Balance(t, bill.Receivable("water")); got != 8736 {
 		t.Errorf("receivable %s, want 87.36", got)
 	}
@@ -74,13 +81,21 @@ func TestWhatCannotBeBilledIsRefused(t *testing.T) {
 		"nobody who could pay":            {func(n *bill.NewBill) { n.GuestKey = "" }, bill.ErrInvalid},
 		"a guest key of punctuation only": {func(n *bill.NewBill) { n.GuestKey = "--" }, bill.ErrInvalid},
 		"a text in one language":          {func(n *bill.NewBill) { n.Lines[0].DescriptionEN = "Fine" }, bill.ErrInvalid},
+		"more than a billion dollars": {func(n *bill.NewBill) {
+			*n = c.Bill("water", "water-consumption", 10_000_000_00)
+			n.Lines[0].Quantity = 101
+		}, bill.ErrTooMuch},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			n := c.Bill("parking", "parking-wrong-way", 0)
 			tt.spoil(&n)
-			if _, _, err := c.Bills.Issue(t.Context(), n); !errors.Is(err, tt.want) {
+			_, _, err := c.Bills.Issue(t.Context(), n)
+			if !errors.Is(err, tt.want) {
 				t.Errorf("err = %v, want %v", err, tt.want)
+			}
+			if line := new(bill.LineError); errors.As(err, &line) && line.Line != 1 {
+				t.Errorf("line %d is to blame, want 1", line.Line)
 			}
 		})
 	}
@@ -152,6 +167,45 @@ func TestCancelReversesTheBooksOnce(t *testing.T) {
 	}
 	if got := c.Balance(t, bill.Receivable("parking")); got != 0 {
 		t.Errorf("receivable %s, want 0", got)
+	}
+}
+
+func TestCancelWithAKey(t *testing.T) {
+	c := paymentstest.New(t)
+	b, other := c.Issue(t, c.Bill("parking", "parking-wrong-way", 0)), c.Issue(t, c.Bill("parking", "parking-wrong-way", 0))
+	n := bill.Cancellation{DepartmentID: b.DepartmentID, BillID: b.ID, Reason: "issued in error", IdempotencyKey: "k"}
+	var first atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			got, replayed, err := c.Bills.CancelOnce(t.Context(), n)
+			if err != nil || got.State != bill.Cancelled {
+				t.Errorf("cancel: %s, %v", got.State, err)
+			}
+			if !replayed {
+				first.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if first.Load() != 1 {
+		t.Errorf("%d calls were the first, want 1", first.Load())
+	}
+	for name, spoil := range map[string]func(*bill.Cancellation){
+		"another bill":   func(n *bill.Cancellation) { n.BillID = other.ID },
+		"another reason": func(n *bill.Cancellation) { n.Reason = "mercy" },
+	} {
+		wrong := n
+		spoil(&wrong)
+		if _, _, err := c.Bills.CancelOnce(t.Context(), wrong); !errors.Is(err, bill.ErrConflict) {
+			t.Errorf("the key with %s: %v, want ErrConflict", name, err)
+		}
+	}
+	if got, err := c.Bills.Get(t.Context(), other.DepartmentID, other.ID); err != nil || got.State != bill.Open {
+		t.Errorf("the other bill is %s, %v; want open", got.State, err)
+	}
+	if got := c.Balance(t, bill.Receivable("parking")); got != other.Billed {
+		t.Errorf("receivable %s, want %s", got, other.Billed)
 	}
 }
 

@@ -141,17 +141,35 @@ func (s *Service) crystallise(ctx context.Context, tx pgx.Tx, b *Bill, l *Line) 
 // books and tells the department. Cancelling again changes nothing. Errors:
 // ErrNotFound, ErrBeingPaid, *TransitionError.
 func (s *Service) Cancel(ctx context.Context, departmentID, billID, reason string) (Bill, error) {
-	var b Bill
-	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		if !id.Valid(billID) {
+	b, _, err := s.CancelOnce(ctx, Cancellation{DepartmentID: departmentID, BillID: billID, Reason: reason})
+	return b, err
+}
+
+// A Cancellation asks to withdraw a bill.
+type Cancellation struct {
+	DepartmentID   string
+	BillID         string
+	Reason         string
+	IdempotencyKey string // empty: none
+}
+
+// CancelOnce is Cancel with an idempotency key of the department: the key used
+// before for the same bill and reason reports replayed and changes nothing; for
+// another, it is ErrConflict.
+func (s *Service) CancelOnce(ctx context.Context, c Cancellation) (b Bill, replayed bool, err error) {
+	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		if !id.Valid(c.BillID) {
 			return ErrNotFound
 		}
-		bills, err := Lock(ctx, tx, []string{billID})
+		bills, err := Lock(ctx, tx, []string{c.BillID})
 		if err != nil {
 			return err
 		}
-		if b = bills[0]; b.DepartmentID != departmentID {
+		if b = bills[0]; b.DepartmentID != c.DepartmentID {
 			return ErrNotFound
+		}
+		if replayed, err = s.useKey(ctx, tx, c); err != nil || replayed {
+			return err
 		}
 		if b.State == Cancelled {
 			return nil
@@ -162,12 +180,40 @@ func (s *Service) Cancel(ctx context.Context, departmentID, billID, reason strin
 		if b.Paid > 0 {
 			return &TransitionError{From: b.State, To: Cancelled}
 		}
-		return s.cancel(ctx, tx, &b, reason)
+		return s.cancel(ctx, tx, &b, c.Reason)
 	})
 	if err != nil {
-		return Bill{}, fmt.Errorf("cancel bill: %w", err)
+		return Bill{}, false, fmt.Errorf("cancel bill: %w", err)
 	}
-	return b, nil
+	return b, replayed, nil
+}
+
+// useKey keeps the idempotency key of a cancellation, or finds that it was used.
+func (s *Service) useKey(ctx context.Context, tx pgx.Tx, c Cancellation) (used bool, err error) {
+	if c.IdempotencyKey == "" {
+		return false, nil
+	}
+	tag, err := tx.Exec(ctx, `
+		insert into payments.bill_cancel_key (department_id, idempotency_key, bill_id, reason, used_at)
+		values ($1, $2, $3, $4, $5) on conflict (department_id, idempotency_key) do nothing`,
+		c.DepartmentID, c.IdempotencyKey, c.BillID, c.Reason, s.now())
+	if err != nil {
+		return false, fmt.Errorf("keep idempotency key: %w", err)
+	}
+	if tag.RowsAffected() == 1 {
+		return false, nil
+	}
+	var same bool
+	err = tx.QueryRow(ctx, `
+		select bill_id = $3 and reason = $4 from payments.bill_cancel_key where department_id = $1 and idempotency_key = $2`,
+		c.DepartmentID, c.IdempotencyKey, c.BillID, c.Reason).Scan(&same)
+	if err != nil {
+		return false, fmt.Errorf("look for idempotency key: %w", err)
+	}
+	if !same {
+		return false, ErrConflict
+	}
+	return true, nil
 }
 
 func (s *Service) cancel(ctx context.Context, tx pgx.Tx, b *Bill, reason string) error {
