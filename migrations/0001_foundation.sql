@@ -22,7 +22,8 @@ begin
 			null;
 		end;
 	end if;
-	if not pg_has_role(current_user, 'guichet_app', 'member') then
+	-- Since PostgreSQL 16 whoever makes a role is a member that may not take it yet.
+	if not pg_has_role(current_user, 'guichet_app', case when current_setting('server_version_num')::int < 160000 then 'member' else 'set' end) then
 		begin
 			execute format('grant guichet_app to %I', current_user);
 		exception when unique_violation then
