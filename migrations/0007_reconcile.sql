@@ -183,6 +183,7 @@ create table reconcile.settlement (
 	check (cardinality(tax_codes) = cardinality(bases_cents))
 );
 create index settlement_day on reconcile.settlement (effective_on, department, entry_id);
+create index settlement_payout on reconcile.settlement (payout_id);
 
 -- From our accounts to SAP's. The most specific row that fits a line holds; of rows for
 -- the same lines the latest valid_from up to the posting date, then the one loaded last.

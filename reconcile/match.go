@@ -160,21 +160,24 @@ type matched struct {
 	Missing   int `json:"missing_payouts"`
 }
 
-// maxOpen bounds how many open payouts and lines one run looks at together.
-const maxOpen = 10_000
+// maxOpen bounds how many open payouts and lines one run looks at together. More
+// is a failure, for the rest would silently wait.
+const maxOpen = 20_000
 
 // match finds the bank line of each payout, up to the business date.
 func (n *Nightly) match(ctx context.Context, date clock.Date) (any, error) {
 	var did matched
 	err := pgx.BeginFunc(ctx, n.db, func(tx pgx.Tx) error {
-		payouts, err := payoutsWhere(ctx, tx, `where state = 'itemised' order by created_at, id limit $1 for update`, maxOpen)
+		payouts, err := payoutsWhere(ctx, tx, `where state = 'itemised' order by created_at, id limit $1 for update`, maxOpen+1)
 		if err != nil {
 			return err
 		}
-		lines, err := bankLines(ctx, tx, `
-			where m.payout_id is null and l.booked_on <= $1 order by l.booked_on, s.number, l.number limit $2`, date.Time(), maxOpen)
+		lines, err := bankLines(ctx, tx, openLines, date.Time(), string(LineUnmatched), maxOpen+1)
 		if err != nil {
 			return err
+		}
+		if len(payouts) > maxOpen || len(lines) > maxOpen {
+			return fmt.Errorf("more than %d payouts or bank lines are open: resolve the exceptions", maxOpen)
 		}
 		matches, ties := decide(payouts, lines)
 		did.Payouts = len(matches)
@@ -210,6 +213,13 @@ func (n *Nightly) match(ctx context.Context, date clock.Date) (any, error) {
 	}
 	return did, nil
 }
+
+// openLines are the lines up to a date without an explanation: no payout, and no
+// person who has settled it.
+const openLines = `
+	where m.payout_id is null and l.booked_on <= $1 and not exists (select from reconcile.exception e
+		where e.type = $2 and e.object_type = 'bank-line' and e.object_id = l.id::text and e.closed_at is not null)
+	order by l.booked_on, s.number, l.number limit $3`
 
 // matchPair records a match, moves the payout on and closes what was open about
 // either side.

@@ -14,6 +14,7 @@ import (
 
 	"guichet/internal/clock"
 	"guichet/internal/money"
+	"guichet/ledger"
 	"guichet/payments"
 )
 
@@ -409,6 +410,45 @@ func TestPayouts(t *testing.T) {
 		}
 		c.verify(t)
 	})
+}
+
+func TestALateStatementSettlesInTheOpenPeriod(t *testing.T) {
+	t.Parallel()
+	c := newTown(t)
+	c.succeed(t, c.Issue(t, c.Bill("water", "water-consumption", 10_000)))
+	payout, entry := c.processor.payOut()
+	booked := c.Today()
+	c.statement(t, entry)
+	for c.Today().Month == booked.Month {
+		c.nextDay(t)
+	}
+	c.Do(t, func(tx pgx.Tx) error {
+		return c.Books.SetPeriod(t.Context(), tx, booked, ledger.PeriodClosing)
+	})
+	c.run(t)
+	c.balances(t, map[string]money.Amount{"assets:bank:main": payout.Amount, "assets:processor-clearing": 0})
+	for _, d := range c.documents(t) {
+		if d.PostingOn != c.Today() {
+			t.Errorf("document of %s is posted on %s, want %s", d.Department, d.PostingOn, c.Today())
+		}
+	}
+	c.verify(t)
+}
+
+func TestAResolvedLineIsOutOfTheWay(t *testing.T) {
+	t.Parallel()
+	c := newTown(t)
+	c.statement(t, bankEntry{125_000, "BILLPAYMENTS"})
+	c.run(t)
+	e, _ := c.onlyException(t)
+	if err := c.night.Resolve(t.Context(), e.ID, "booked in SAP by hand"); err != nil {
+		t.Fatal(err)
+	}
+	c.nextDay(t)
+	did, err := c.night.match(t.Context(), c.Today())
+	if err != nil || did.(matched).Unmatched != 0 {
+		t.Errorf("the next night: %+v, %v", did, err)
+	}
 }
 
 func TestEqualPayoutsOnOneDayAreSuggestionsNotGuesses(t *testing.T) {

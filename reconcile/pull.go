@@ -73,10 +73,11 @@ func (n *Nightly) pullPayouts(ctx context.Context) (count int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// A payout that is still open is asked for again however old it is.
+	// A payout that is still open is asked for again however old it is. Manual ones
+	// stay open here: a person explains them.
 	var oldest *time.Time
 	if err := n.db.QueryRow(ctx, `
-		select min(created_at) from reconcile.payout where state in ('announced', 'itemised', 'matched')`).Scan(&oldest); err != nil {
+		select min(created_at) from reconcile.payout where automatic and state in ('announced', 'itemised', 'matched')`).Scan(&oldest); err != nil {
 		return 0, fmt.Errorf("look for open payouts: %w", err)
 	}
 	if oldest != nil && oldest.Before(since) {

@@ -19,10 +19,10 @@ type Report struct {
 	Date        string            `json:"date"`
 	BankLines   Total             `json:"bank_lines"`      // booked on the date
 	Unmatched   Total             `json:"unmatched_lines"` // of them, without an explanation
-	Payouts     Total             `json:"payouts"`         // settled on the date, and what they moved in the books
+	Payouts     Total             `json:"payouts"`         // of these lines, in the books: what they moved there
 	Fees        money.Amount      `json:"fees"`
 	Unexplained Total             `json:"unexplained"` // lines of payouts in suspense, as of the end of the run
-	Departments []DepartmentTotal `json:"departments"` // gross settled on the date
+	Departments []DepartmentTotal `json:"departments"` // gross of these payouts
 	Documents   Total             `json:"documents"`   // for SAP, with this posting date
 	Waiting     int               `json:"waiting"`     // entries up to the date that SAP has not been sent
 	Exceptions  int               `json:"exceptions"`  // open
@@ -54,9 +54,10 @@ func report(ctx context.Context, tx pgx.Tx, date clock.Date) (Report, error) {
 	r.Difference = r.BankLines.Amount - r.Unmatched.Amount - r.Payouts.Amount
 	rows, err := tx.Query(ctx, `
 		select s.department, sum(l.amount)::bigint
-		from reconcile.settlement s join ledger.journal_entry e on e.id = s.entry_id
+		from reconcile.bank_line b join reconcile.payout_match m on m.bank_line_id = b.id
+		join reconcile.settlement s on s.payout_id = m.payout_id join ledger.journal_entry e on e.id = s.entry_id
 		cross join lateral unnest(e.accounts, e.amounts) as l(account, amount)
-		where s.effective_on = $1 and s.kind = 'department' and l.account = (select id from ledger.account where path = $2)
+		where b.booked_on = $1 and s.kind = 'department' and l.account = (select id from ledger.account where path = $2)
 		group by s.department order by s.department limit 1000`, date.Time(), bankAccount)
 	if err != nil {
 		return Report{}, fmt.Errorf("add up departments: %w", err)
@@ -76,9 +77,10 @@ with lines as (
 	left join reconcile.payout p on p.id = m.payout_id
 	where l.booked_on = $1),
 postings as (
-	select s.kind, l.amount from reconcile.settlement s join ledger.journal_entry e on e.id = s.entry_id
+	select s.kind, l.amount from reconcile.bank_line b join reconcile.payout_match m on m.bank_line_id = b.id
+	join reconcile.settlement s on s.payout_id = m.payout_id join ledger.journal_entry e on e.id = s.entry_id
 	cross join lateral unnest(e.accounts, e.amounts) as l(account, amount)
-	where s.effective_on = $1 and s.payout_id is not null and l.account = (select id from ledger.account where path = $2))
+	where b.booked_on = $1 and l.account = (select id from ledger.account where path = $2))
 select
 	(select count(*) from lines), (select coalesce(sum(amount_cents), 0)::bigint from lines),
 	(select count(*) from lines where state is null or state not in ('settled', 'returned')),

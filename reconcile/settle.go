@@ -37,7 +37,11 @@ func (n *Nightly) settle(ctx context.Context, date clock.Date) (any, error) {
 		return nil, err
 	}
 	for _, p := range list {
-		if err := n.settlePayout(ctx, p.ID, &did); err != nil {
+		err := n.settlePayout(ctx, p.ID, clock.Date{}, &did)
+		if errors.Is(err, ledger.ErrPeriodClosed) { // a line that comes late belongs to the open period
+			err = n.settlePayout(ctx, p.ID, date, &did)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("settle payout %s: %w", p.ID, err)
 		}
 	}
@@ -46,8 +50,9 @@ func (n *Nightly) settle(ctx context.Context, date clock.Date) (any, error) {
 
 // settlePayout posts one payout: per department its gross out of clearing into the
 // bank and its revenue, once the fees, and each line that nobody explains into
-// suspense. The bank account moves by exactly the payout.
-func (n *Nightly) settlePayout(ctx context.Context, payoutID string, did *settledCounts) error {
+// suspense. The bank account moves by exactly the payout. It is effective on the
+// given date; zero: when the bank booked it.
+func (n *Nightly) settlePayout(ctx context.Context, payoutID string, on clock.Date, did *settledCounts) error {
 	var now settledCounts // counts only if the transaction commits
 	err := pgx.BeginFunc(ctx, n.db, func(tx pgx.Tx) error {
 		now = settledCounts{}
@@ -63,7 +68,7 @@ func (n *Nightly) settlePayout(ctx context.Context, payoutID string, did *settle
 		if err != nil {
 			return err
 		}
-		s := settlement{n: n, tx: tx, payout: p, on: lines[0].BookedOn, debit: bankAccount, departments: map[string]*sums{}}
+		s := settlement{n: n, tx: tx, payout: p, on: cmp.Or(on, lines[0].BookedOn), debit: bankAccount, departments: map[string]*sums{}}
 		for _, t := range transactions {
 			if err := s.add(ctx, t, &now); err != nil {
 				return err

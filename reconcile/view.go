@@ -13,6 +13,12 @@ import (
 	"guichet/internal/money"
 )
 
+// Accounts that pages point at.
+const (
+	BankAccount = bankAccount     // where what the processor pays out arrives
+	Suspense    = suspenseAccount // where what nobody can explain waits
+)
+
 // A Page is a part of a list: Limit rows after the first Offset.
 type Page struct{ Limit, Offset int }
 

@@ -89,23 +89,47 @@ func batchRows(ctx context.Context, q Querier, where string, args ...any) ([]Bat
 	return list, nil
 }
 
-// DocumentsOfBatches lists up to limit documents of several batches, each in order of
-// their numbers.
-func DocumentsOfBatches(ctx context.Context, q Querier, batchIDs []string, limit int) ([]Document, error) {
-	return documents(ctx, q, `where d.batch_id = any($1::uuid[]) order by d.batch_id, d.docnum limit $2`, batchIDs, limit)
+// DocumentsOfBatch lists documents of a batch in order of their numbers.
+func DocumentsOfBatch(ctx context.Context, q Querier, batchID string, p Page) ([]Document, error) {
+	if !id.Valid(batchID) {
+		return nil, ErrNotFound
+	}
+	return documents(ctx, q, `where d.batch_id = $1 order by d.docnum limit $2 offset $3`, batchID, p.Limit, p.Offset)
 }
 
-// A DocumentFilter narrows the list of documents; zero fields do not.
-type DocumentFilter struct {
-	On      clock.Date // posting date
-	Waiting bool       // not posted or replaced
+// A DocumentRow is a document with the file it is in.
+type DocumentRow struct {
+	Document
+	FileName string
 }
 
-// ListDocuments lists the documents, the newest first.
-func ListDocuments(ctx context.Context, q Querier, f DocumentFilter, p Page) ([]Document, error) {
-	return documents(ctx, q, `
+// ListDocuments lists the documents that a filter of batches names, by posting date
+// and by what waits in them, the newest first.
+func ListDocuments(ctx context.Context, q Querier, f BatchFilter, p Page) ([]DocumentRow, error) {
+	list, err := documents(ctx, q, `
 		where ($1::date is null or d.posting_on = $1) and (not $2 or d.state not in ('posted', 'replaced'))
 		order by d.docnum desc limit $3 offset $4`, dateOrNull(f.On), f.Waiting, p.Limit, p.Offset)
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]string, len(list))
+	for i, d := range list {
+		ids[i] = d.BatchID
+	}
+	rows, err := q.Query(ctx, `select id, file_name from reconcile.sap_batch where id = any($1::uuid[]) order by id`, ids)
+	if err != nil {
+		return nil, fmt.Errorf("read names of SAP files: %w", err)
+	}
+	names := map[string]string{}
+	var batchID, name string
+	if _, err := pgx.ForEachRow(rows, []any{&batchID, &name}, func() error { names[batchID] = name; return nil }); err != nil {
+		return nil, fmt.Errorf("read names of SAP files: %w", err)
+	}
+	out := make([]DocumentRow, len(list))
+	for i, d := range list {
+		out[i] = DocumentRow{d, names[d.BatchID]}
+	}
+	return out, nil
 }
 
 // DocumentByID reads one document, or ErrNotFound.
