@@ -60,8 +60,6 @@ func (s *Service) AskCode(ctx context.Context, r CodeRequest) error {
 	if err != nil {
 		return fmt.Errorf("ask for a code: %w", err)
 	}
-	code, salt := newCode()
-	hash := hashCode(code, salt) // slow on purpose, so before the transaction
 	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		p, err := s.lock(ctx, tx, r.Pending, r.Browser)
 		if err != nil {
@@ -75,6 +73,10 @@ func (s *Service) AskCode(ctx context.Context, r CodeRequest) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
+		// The hash is slow on purpose: it comes after the limits, so that nobody can have it
+		// computed for nothing, and there are never more of them at once than connections.
+		code, salt := newCode()
+		hash := hashCode(code, salt)
 		codeID, now := id.New(), s.now()
 		// One live code per browser and purpose, not per address: a stranger who asks for
 		// codes to an address must not kill the one its owner is typing.

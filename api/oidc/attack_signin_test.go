@@ -24,7 +24,7 @@ func TestAttacksOnSignIn(t *testing.T) {
 		for _, got := range []answer{b.get(path), b.get("/oidc/authorize?client_id=nobody"), b.get("/signed-out")} {
 			h := got.header
 			csp := h.Get("Content-Security-Policy")
-			if !strings.Contains(csp, "frame-ancestors 'none'") || h.Get("Referrer-Policy") != "no-referrer" || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cache-Control") != "no-store" {
+			if !strings.Contains(csp, "frame-ancestors 'none'") || h.Get("Referrer-Policy") != "same-origin" || h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cache-Control") != "no-store" {
 				t.Errorf("headers: %v", h)
 			}
 		}
@@ -165,8 +165,8 @@ func TestAttacksOnSignIn(t *testing.T) {
 		victim, attacker := w.browser(), w.browser()
 		code := victim.askCode(victim.startSignIn(a.authorizeURL(a.request())), "known@example.com")
 		path := attacker.startSignIn(a.authorizeURL(a.request()))
-		if got := attacker.post(path, url.Values{"do": {"code"}, "code": {code}}); got.status != http.StatusBadRequest {
-			t.Errorf("before asking for one: %d", got.status)
+		if got := attacker.post(path, url.Values{"do": {"code"}, "code": {code}}); got.location != path || attacker.cookie("guichet") != "" {
+			t.Errorf("before asking for one: %d %s", got.status, got.location)
 		}
 		attacker.askCode(path, "known@example.com")
 		if got := attacker.post(path, url.Values{"do": {"code"}, "code": {code}}); got.status != http.StatusUnprocessableEntity || attacker.cookie("guichet") != "" {

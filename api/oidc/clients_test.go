@@ -21,7 +21,8 @@ func outside(t *testing.T, b *browser, cmd *exec.Cmd) (learnt struct {
 	Sub    string
 	Info   map[string]any
 	Logout string
-}) {
+},
+) {
 	t.Helper()
 	in, err := cmd.StdinPipe()
 	must(t, err)

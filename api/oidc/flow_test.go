@@ -1,20 +1,20 @@
 package oidc_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	rp "github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
-	"guichet/api/oidc"
-	"guichet/api/web"
 	"guichet/identity/provider"
 )
 
@@ -349,37 +349,53 @@ func TestLanguageOfThePages(t *testing.T) {
 	}
 }
 
-func TestPagesInBothLanguages(t *testing.T) {
-	site := web.New(web.Options{BaseURL: "http://localhost"})
-	files := oidc.Files()
-	site.Register("oidc", files)
-	form := &web.Form{Values: url.Values{}}
-	form.Fail("email", "oidc.email.bad")
-	form.Fail("code", "oidc.code.wrong", "Count", 2)
-	form.Fail("name", "oidc.profile.bad")
-	data := map[string]any{
-		"oidc/signout": struct{ Name, ClientID, URI, State string }{"Demo", "c", "https://c.example/", "s"}, "oidc/signedout": nil,
-	}
-	pages := site.Pages("oidc")
-	if len(pages) != 6 {
-		t.Errorf("%d pages, want 6: %v", len(pages), pages)
-	}
-	for _, name := range pages {
-		for _, lang := range web.Languages {
-			for _, own := range []bool{true, false} {
-				d, ok := data[name]
-				if !ok {
-					d = struct {
-						Form                             *web.Form
-						Service, Department, Email, Name string
-						FirstParty                       bool
-						Sees                             []string
-					}{form, "Portal", "Parking", "demo@example.com", "Demo", own, []string{"profile", "email"}}
+func TestEightFlowsOfOnePersonAtOnce(t *testing.T) {
+	w := newWorld(t)
+	a := w.parking()
+	b := w.browser()
+	b.code(a, "demo@example.com")
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 3 {
+				tok := a.redeem(b.get(a.authorizeURL(a.request())).query().Get("code"))
+				if tok.status != http.StatusOK {
+					t.Errorf("token: %d %s", tok.status, tok.body)
 				}
-				if text, err := site.Render(lang, name, d); err != nil || strings.Contains(text, "<no value>") {
-					t.Errorf("%s in %s: %v", name, lang, err)
+				if status, _ := w.userinfo(tok.AccessToken); status != http.StatusOK {
+					t.Errorf("userinfo: %d", status)
 				}
 			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestWhatExpiredIsSwept(t *testing.T) {
+	w := newWorld(t)
+	a := w.parking()
+	b := w.browser()
+	a.redeem(b.code(a, "demo@example.com"))
+	b.again(a)
+	for name, sweep := range map[string]func(context.Context) (int64, error){"provider": w.provider.Sweep, "people": w.people.Sweep} {
+		if n, err := sweep(t.Context()); n != 0 || err != nil {
+			t.Errorf("%s at once: %d rows, %v", name, n, err)
 		}
+	}
+	w.later(40 * 24 * time.Hour)
+	if n, err := w.provider.Sweep(t.Context()); n != 3 || err != nil { // a token and two grants
+		t.Errorf("provider: %d rows, %v", n, err)
+	}
+	if n, err := w.people.Sweep(t.Context()); n < 3 || err != nil { // pending, code, session, buckets
+		t.Errorf("people: %d rows, %v", n, err)
+	}
+	var left int
+	must(t, w.db.QueryRow(t.Context(), `
+		select (select count(*) from identity.session) + (select count(*) from identity.session_client) + (select count(*) from identity.client_grant)`).Scan(&left))
+	if left != 0 {
+		t.Errorf("%d rows are left", left)
+	}
+	if _, err := w.db.Exec(t.Context(), `delete from identity.signin`); err == nil {
+		t.Error("the service can delete sign-in history")
 	}
 }

@@ -153,7 +153,7 @@ func (h *Handler) askCode(w http.ResponseWriter, r *http.Request, f flow, form *
 		form.Fail("", "oidc.code.limited")
 		h.page(w, r, http.StatusTooManyRequests, f, form)
 	default:
-		h.pendingFailed(w, r, err)
+		h.stepFailed(w, r, f, err)
 	}
 }
 
@@ -175,7 +175,7 @@ func (h *Handler) tryCode(w http.ResponseWriter, r *http.Request, f flow, form *
 		h.page(w, r, http.StatusTooManyRequests, f, form)
 		return
 	default:
-		h.pendingFailed(w, r, err)
+		h.stepFailed(w, r, f, err)
 		return
 	}
 	form.Values.Del("code") // what was wrong is not shown again
@@ -194,7 +194,7 @@ func (h *Handler) register(w http.ResponseWriter, r *http.Request, f flow, form 
 		form.Fail("name", "oidc.profile.bad")
 		h.page(w, r, http.StatusUnprocessableEntity, f, form)
 	default:
-		h.pendingFailed(w, r, err)
+		h.stepFailed(w, r, f, err)
 	}
 }
 
@@ -233,6 +233,16 @@ func (h *Handler) cancel(w http.ResponseWriter, r *http.Request, f flow) {
 func (h *Handler) see(w http.ResponseWriter, r *http.Request, path string) {
 	w.Header().Set("Cache-Control", "no-store")
 	http.Redirect(w, r, path, http.StatusSeeOther)
+}
+
+// stepFailed answers a form that could not be carried out. One of another step, such as
+// a second click or the Back button, leads to the page of the step.
+func (h *Handler) stepFailed(w http.ResponseWriter, r *http.Request, f flow, err error) {
+	if errors.Is(err, identity.ErrWrongStep) {
+		h.see(w, r, "/signin/"+f.ID)
+		return
+	}
+	h.pendingFailed(w, r, err)
 }
 
 // pendingFailed answers when a sign-in cannot go on. What is missing, over, or another

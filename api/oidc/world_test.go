@@ -144,6 +144,7 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 
 	r := chi.NewRouter()
 	h.Routes(r)
+	r.Handle("/static/*", site.Static())
 	r.Group(func(r chi.Router) {
 		r.Use(sessions.Load)
 		r.Get("/", func(rw http.ResponseWriter, r *http.Request) {

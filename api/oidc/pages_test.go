@@ -1,0 +1,33 @@
+package oidc
+
+import (
+	"net/url"
+	"testing"
+
+	"guichet/api/web"
+	"guichet/api/web/webtest"
+)
+
+func TestPages(t *testing.T) {
+	form := &web.Form{Values: url.Values{}}
+	form.Fail("", "oidc.code.limited")
+	form.Fail("email", "oidc.email.bad")
+	form.Fail("code", "oidc.code.wrong", "Count", 2)
+	form.Fail("name", "oidc.profile.bad")
+	own := signInPage{Service: "Guichet", Email: "demo@example.com"}
+	asked := signInPage{
+		Form: form, Service: "Portal", Department: "Parking", FirstParty: true, Email: "demo@example.com",
+		Name: "Demo", Sees: []string{"profile", "email"},
+	}
+	third, bare := asked, asked
+	third.FirstParty = false
+	bare.FirstParty, bare.Sees = false, nil
+	webtest.Room(t, "oidc", files, webtest.Samples{
+		"oidc/email":     {own, asked},
+		"oidc/code":      {own, asked},
+		"oidc/profile":   {own, asked},
+		"oidc/consent":   {asked, third, bare},
+		"oidc/signout":   {signOutPage{Name: "Demo"}, signOutPage{"Demo", "portal", "https://portal.example/bye", "s"}},
+		"oidc/signedout": {nil},
+	})
+}
