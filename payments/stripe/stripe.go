@@ -211,8 +211,10 @@ func (c *Client) ExpireSession(ctx context.Context, sessionID string) (payments.
 }
 
 func sessionOf(s *stripego.CheckoutSession) payments.Session {
-	out := payments.Session{ID: s.ID, URL: s.URL, State: payments.SessionOpen, PaymentID: s.Metadata["payment"], CheckoutID: s.Metadata["checkout"],
-		Amount: money.Amount(s.AmountTotal), Currency: strings.ToUpper(string(s.Currency))}
+	out := payments.Session{
+		ID: s.ID, URL: s.URL, State: payments.SessionOpen, PaymentID: s.Metadata["payment"], CheckoutID: s.Metadata["checkout"],
+		Amount: money.Amount(s.AmountTotal), Currency: strings.ToUpper(string(s.Currency)),
+	}
 	intent := s.PaymentIntent
 	if intent != nil {
 		out.IntentID = intent.ID

@@ -65,8 +65,10 @@ func newWorld(t *testing.T) *world {
 	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handler.ServeHTTP(rw, r) }))
 	t.Cleanup(server.Close)
 	var err error
-	w.sim, err = sim.New(sim.Options{Now: w.clock, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), APIKey: key, PublicURL: server.URL,
-		WebhookEndpoints: []sim.Endpoint{{URL: merchant.URL, Secret: secret}}})
+	w.sim, err = sim.New(sim.Options{
+		Now: w.clock, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), APIKey: key, PublicURL: server.URL,
+		WebhookEndpoints: []sim.Endpoint{{URL: merchant.URL, Secret: secret}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -186,12 +188,33 @@ func (w *world) paid(n string, cents money.Amount, number string) payments.Sessi
 	return w.read(s.ID)
 }
 
-// hurried is a context for a call that will not be answered.
-func hurried(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	t.Cleanup(cancel)
-	return ctx
+// struck makes a call that a planted fault hits, and gives it up as soon as the fault
+// has struck: a call that hangs is not waited for.
+func (w *world) struck(hangs bool, call func(context.Context) error) error {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- call(ctx) }()
+	for deadline := time.Now().Add(time.Minute); ; {
+		r, err := http.Get(w.url + "/_control/faults")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		var state struct{ Planted []any }
+		err = json.NewDecoder(r.Body).Decode(&state)
+		r.Body.Close()
+		if err != nil || time.Now().After(deadline) {
+			w.t.Fatalf("the fault never struck: %v", err)
+		}
+		if len(state.Planted) == 0 {
+			break
+		}
+	}
+	if hangs {
+		cancel()
+	}
+	return <-answer
 }
 
 func eq[T comparable](t *testing.T, what string, got, want T) {
@@ -329,7 +352,10 @@ func TestUnknownOutcomesOfASession(t *testing.T) {
 		t.Run(kind, func(t *testing.T) {
 			w := newWorld(t)
 			w.plant(kind, route)
-			_, err := w.OpenSession(hurried(t), w.request("1", 7500))
+			err := w.struck(strings.HasPrefix(kind, "hang"), func(ctx context.Context) error {
+				_, err := w.OpenSession(ctx, w.request("1", 7500))
+				return err
+			})
 			if kind == "cut-after" && err == nil {
 				return // Go's own client asked again: the key makes that safe
 			}
@@ -356,7 +382,10 @@ func TestUnknownOutcomesOfARefund(t *testing.T) {
 			s := w.paid("1", 7500, "4242424242424242")
 			w.plant(kind, route)
 			r := payments.RefundRequest{Key: "refund/1", RefundID: "refund-1", IntentID: s.IntentID, Amount: 2500}
-			_, err := w.Refund(hurried(t), r)
+			err := w.struck(strings.HasPrefix(kind, "hang"), func(ctx context.Context) error {
+				_, err := w.Refund(ctx, r)
+				return err
+			})
 			eq(t, "first", verdict(err), "unknown")
 			first, err := w.Refund(t.Context(), r)
 			if err != nil {
@@ -403,7 +432,7 @@ func TestForeignAnswersAreUnknown(t *testing.T) {
 		"a 400 in the shape, not by it": func(w http.ResponseWriter, r *http.Request) { http.Error(w, `{"error":{"message":"blocked"}}`, 400) },
 		"a 401 of Stripe's": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Request-Id", "req_1")
-			http.Error(w, `{"error":{"type":"invalid_request_error","message":"Invalid API Key"}}`, 401)
+			http.Error(w, `{"error":{"type":"invalid_request_error","message":"Invalid API Key"}}`, http.StatusUnauthorized)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -128,17 +128,11 @@ func (s *Simulator) serve(do endpoint) http.HandlerFunc {
 			s.write(w, r, errorAnswer(err))
 			return
 		}
-		if !s.enter(q.key) {
-			s.write(w, r, errorAnswer(&apiError{Status: 409, Type: idempotencyError, Code: "idempotency_key_in_use",
-				Message: "There is currently another in-progress request using this Idempotency Key. Please try again later."}))
-			return
-		}
-		defer s.leave(q.key)
-		s.faults.Hold(r.Context(), r.Pattern)
+		// A request that is lost before its work, or after it, does not hold its key.
 		if s.strike(r.Context(), w, strikesBefore, r.Pattern) {
 			return
 		}
-		a, err := s.execute(q, do)
+		a, err := s.once(r, q, do)
 		if err != nil {
 			s.fail(w, r, err)
 			return
@@ -151,6 +145,19 @@ func (s *Simulator) serve(do endpoint) http.HandlerFunc {
 		}
 		s.write(w, r, a)
 	}
+}
+
+// once executes a request while no other with its key does.
+func (s *Simulator) once(r *http.Request, q *request, do endpoint) (answer, error) {
+	if !s.enter(q.key) {
+		return errorAnswer(&apiError{
+			Status: 409, Type: idempotencyError, Code: "idempotency_key_in_use",
+			Message: "There is currently another in-progress request using this Idempotency Key. Please try again later.",
+		}), nil
+	}
+	defer s.leave(q.key)
+	s.faults.Hold(r.Context(), r.Pattern)
+	return s.execute(q, do)
 }
 
 // A request is what a call came with.

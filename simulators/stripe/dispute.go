@@ -29,8 +29,10 @@ func (t *tx) dispute(chargeID string, amount int64, reason string) (*dispute, er
 	if ch.Disputed || amount < 1 || amount > left || !slices.Contains(disputeReasons, reason) {
 		return nil, badState("", "Charge %s cannot be disputed with %d cents, reason %q: %d cents are left and disputed is %t", ch.ID, amount, clip(reason), left, ch.Disputed)
 	}
-	d := &dispute{ID: newID("dispute"), Object: "dispute", Amount: amount, Charge: ch.ID, Created: t.now.Unix(), Currency: ch.Currency,
-		Evidence: map[string]string{}, Metadata: map[string]string{}, PaymentIntent: ch.PaymentIntent, Reason: reason, Status: "needs_response"}
+	d := &dispute{
+		ID: newID("dispute"), Object: "dispute", Amount: amount, Charge: ch.ID, Created: t.now.Unix(), Currency: ch.Currency,
+		Evidence: map[string]string{}, Metadata: map[string]string{}, PaymentIntent: ch.PaymentIntent, Reason: reason, Status: "needs_response",
+	}
 	d.EvidenceDetails.DueBy = stamp(t.now.Add(evidenceDue).Unix())
 	b := t.balance(movement{kind: "adjustment", category: "dispute", amount: -amount, fee: disputeFee, currency: ch.Currency, source: d.ID, description: text("Chargeback withdrawal for " + ch.ID), available: businessDays(t.now, 0)})
 	d.Sim.BalanceTransactions = []string{b.ID}

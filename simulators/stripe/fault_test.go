@@ -1,6 +1,7 @@
 package stripe_test
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -12,10 +13,32 @@ import (
 
 func itoa(n int64) string { return strconv.FormatInt(n, 10) }
 
-// hurried is a client that gives up soon. It uses a connection once: on one used
-// before, Go's client would itself repeat a request that has an Idempotency-Key.
-func hurried() *http.Client {
-	return &http.Client{Timeout: hurry, Transport: &http.Transport{DisableKeepAlives: true}}
+// once is a client that uses a connection once: on one used before, Go's client
+// would itself repeat a request that has an Idempotency-Key.
+func once() *http.Client {
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+}
+
+// spent reports whether every planted fault has struck.
+func (w *world) spent() bool {
+	w.t.Helper()
+	r, err := http.Get(w.url + "/_control/faults")
+	return strings.Contains(see(w.t, r, err).body, `"planted":[]`)
+}
+
+// struck makes a call that a planted fault hits, and gives it up as soon as the fault
+// has struck: a call that hangs is not waited for.
+func (w *world) struck(hangs bool, call func(context.Context) error) error {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	defer cancel()
+	answer := make(chan error, 1)
+	go func() { answer <- call(ctx) }()
+	w.until("the fault strikes", w.spent)
+	if hangs {
+		cancel()
+	}
+	return <-answer
 }
 
 func (w *world) refunds() int {
@@ -55,11 +78,15 @@ func TestFaultsOfTheAPI(t *testing.T) {
 			w := newWorld(t)
 			s := w.paid(1000, "4242424242424242")
 			w.plant(tt.kind, route, 1)
-			patient, impatient := w.client, connectWith(w.url, key, hurried())
 			p := &api.RefundParams{PaymentIntent: &s.PaymentIntent.ID}
 			p.SetIdempotencyKey("refund/1")
 
-			_, err := impatient.Refunds.New(p)
+			err := w.struck(strings.HasPrefix(tt.kind, "hang"), func(ctx context.Context) error {
+				first := *p
+				first.Context = ctx
+				_, err := connectWith(w.url, key, once()).Refunds.New(&first)
+				return err
+			})
 			var inShape *api.Error
 			eq(t, "in Stripe's shape", errors.As(err, &inShape), tt.isError)
 			if tt.isError {
@@ -67,7 +94,7 @@ func TestFaultsOfTheAPI(t *testing.T) {
 			}
 			eq(t, "refunds", w.refunds(), tt.done)
 
-			r, err := patient.Refunds.New(p)
+			r, err := w.client.Refunds.New(p)
 			if tt.second == "done" {
 				if err != nil {
 					t.Fatalf("asking again: %v", err)
@@ -95,18 +122,20 @@ func TestSameKeyAtOnce(t *testing.T) {
 	w.lever("/_control/faults", map[string]any{"kind": "slow", "target": "POST /v1/checkout/sessions", "delay": "1h"})
 	p := w.params(1000)
 	p.SetIdempotencyKey("checkout/1")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
 	first := make(chan error, 1)
 	go func() {
-		_, err := connectWith(w.url, key, hurried()).CheckoutSessions.New(p)
+		slow := *p
+		slow.Context = ctx
+		_, err := w.client.CheckoutSessions.New(&slow)
 		first <- err
 	}()
 	// The first one waits, and holds the key, from the moment its fault is used up.
-	w.until("the first request waits", func() bool {
-		r, err := http.Get(w.url + "/_control/faults")
-		return strings.Contains(see(t, r, err).body, `"planted":[]`)
-	})
+	w.until("the first request waits", w.spent)
 	_, err := w.client.CheckoutSessions.New(p)
 	eq(t, "second", code(err), "409 idempotency_error idempotency_key_in_use")
+	cancel()
 	if err := <-first; err == nil {
 		t.Error("the first was answered")
 	}

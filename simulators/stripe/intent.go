@@ -1,8 +1,6 @@
 package stripe
 
-import (
-	"time"
-)
+import "time"
 
 const (
 	taskRelease       = "release" // an authorisation nobody captured
@@ -79,7 +77,7 @@ func (t *tx) intentOf(s *session) (*intent, error) {
 		Currency: s.Currency, Customer: s.Customer, Description: s.Sim.IntentDescription, Metadata: s.Sim.IntentMetadata,
 		PaymentMethodTypes: s.PaymentMethodTypes, ReceiptEmail: s.Sim.ReceiptEmail, Status: needsMethod,
 	}
-	pi.ClientSecret = pi.ID + "_secret_" + random(24, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+	pi.ClientSecret = pi.ID + "_secret_" + random(24, base62)
 	pi.Sim.Session = s.ID
 	s.PaymentIntent = text(pi.ID)
 	t.put(pi)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
-	"math/big"
 	"slices"
 	"strings"
 
@@ -372,19 +371,27 @@ func newID(kind string) string {
 	if kind == "checkout.session" {
 		n = 58
 	}
-	return prefix[kind] + random(n, "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+	return prefix[kind] + random(n, base62)
 }
 
+const (
+	base62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	base32 = "0123456789ABCDEFGHJKMNPQRSTVWXYZ" // Crockford's: what banks print and people read
+)
+
+// random draws n letters of an alphabet, each as likely as another.
 func random(n int, alphabet string) string {
-	b := make([]byte, n)
-	for i := range b {
-		k, err := rand.Int(rand.Reader, big.NewInt(int64(len(alphabet))))
-		if err != nil {
-			panic(fmt.Sprintf("crypto/rand: %v", err)) // documented never to happen
+	out := make([]byte, 0, n)
+	fair := 256 - 256%len(alphabet)
+	for draw := make([]byte, 2*n); len(out) < n; {
+		rand.Read(draw) // never fails: crypto/rand crashes the program instead
+		for _, b := range draw {
+			if int(b) < fair && len(out) < n {
+				out = append(out, alphabet[int(b)%len(alphabet)])
+			}
 		}
-		b[i] = alphabet[k.Int64()]
 	}
-	return string(b)
+	return string(out)
 }
 
 // constants are the members that are the same in every object of a kind here.

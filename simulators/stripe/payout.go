@@ -42,8 +42,10 @@ func (t *tx) duePayout(currency string, arrives clock.Date) (*payout, error) {
 	if sum == 0 || sum < 0 && sum+coming >= 0 {
 		return nil, nil
 	}
-	p := &payout{ID: newID("payout"), Object: "payout", Amount: sum, ArrivalDate: arrives.Time().Unix(), Automatic: true, Created: t.now.Unix(),
-		Currency: currency, Metadata: map[string]string{}, ReconciliationStatus: "in_progress", Status: payoutPending, TraceID: trace{Status: "pending"}}
+	p := &payout{
+		ID: newID("payout"), Object: "payout", Amount: sum, ArrivalDate: arrives.Time().Unix(), Automatic: true, Created: t.now.Unix(),
+		Currency: currency, Metadata: map[string]string{}, ReconciliationStatus: "in_progress", Status: payoutPending, TraceID: trace{Status: "pending"},
+	}
 	own := t.balance(movement{kind: "payout", category: "payout", amount: -sum, currency: currency, source: p.ID, description: "STRIPE PAYOUT", available: arrives})
 	p.BalanceTransaction = text(own.ID)
 	for _, b := range append(lines, own) {
@@ -75,7 +77,7 @@ func (t *tx) arrive(p *payout) error {
 		return badState("", "Payout %s is %s", p.ID, p.Status)
 	}
 	p.Status = payoutPaid
-	p.TraceID = trace{Status: "supported", Value: text("TR" + random(12, "0123456789ABCDEFGHJKMNPQRSTVWXYZ"))}
+	p.TraceID = trace{Status: "supported", Value: text("TR" + random(12, base32))}
 	t.put(p)
 	t.credit(p, string(p.TraceID.Value), p.Amount, "STRIPE PAYOUT")
 	if err := t.emit("payout.paid", p, nil); err != nil {

@@ -12,8 +12,10 @@ func createRefund(c *call) (any, error) {
 	chargeID, intentID := c.text("charge", 255), c.text("payment_intent", 255)
 	amount, given := c.number("amount")
 	reason := c.oneOf("reason", "", "duplicate", "fraudulent", "requested_by_customer")
-	r := &refund{ID: newID("refund"), Object: "refund", Created: c.now.Unix(), Metadata: c.metadata("metadata"), Reason: text(reason), Status: succeeded,
-		InstructionsEmail: text(c.text("instructions_email", 800))}
+	r := &refund{
+		ID: newID("refund"), Object: "refund", Created: c.now.Unix(), Metadata: c.metadata("metadata"), Reason: text(reason), Status: succeeded,
+		InstructionsEmail: text(c.text("instructions_email", 800)),
+	}
 	if err := c.done(); err != nil {
 		return nil, err
 	}
@@ -33,8 +35,10 @@ func createRefund(c *call) (any, error) {
 	case amount < 1:
 		return nil, badParam("parameter_invalid_integer", "amount", "This value must be greater than or equal to 1.")
 	case amount > left:
-		return nil, &apiError{Status: 400, Type: invalidRequest, Param: "amount", Begun: true,
-			Message: fmt.Sprintf("Refund amount (%s) is greater than unrefunded amount on charge (%s)", dollars(amount), dollars(left))}
+		return nil, &apiError{
+			Status: 400, Type: invalidRequest, Param: "amount", Begun: true,
+			Message: fmt.Sprintf("Refund amount (%s) is greater than unrefunded amount on charge (%s)", dollars(amount), dollars(left)),
+		}
 	}
 	r.Amount, r.Currency, r.Charge, r.PaymentIntent = amount, ch.Currency, ch.ID, ch.PaymentIntent
 	kind := "refund"

@@ -98,9 +98,6 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// hurry is when an impatient client gives up; nothing is asserted about time.
-const hurry = 300 * time.Millisecond
-
 func connect(base, key string) *client.API {
 	return connectWith(base, key, &http.Client{Timeout: time.Minute})
 }
