@@ -175,7 +175,7 @@ func (s *Simulator) update(cause eventRequest, fn func(*tx) error) error {
 		if r == nil {
 			break
 		}
-		if err := s.commit(&tx{sim: s, now: now}, func(t *tx) error { return t.perform(r.(*task)) }); err != nil {
+		if err := s.commit(&tx{sim: s, now: now}, func(t *tx) error { return t.perform(r) }); err != nil {
 			return err
 		}
 	}
@@ -332,9 +332,14 @@ func (k *task) dueAt() int64  { return k.At }
 
 func taskID(action, target string) string { return "task:" + action + ":" + target }
 
-// perform does a task. The target may have moved on meanwhile: then it is nothing.
-func (t *tx) perform(k *task) error {
-	t.drop(k.ID)
+// perform does a task, or forgets an idempotency key. The target of a task may have
+// moved on meanwhile: then it is nothing.
+func (t *tx) perform(r row) error {
+	t.drop(r.rowID())
+	k, ok := r.(*task)
+	if !ok {
+		return nil
+	}
 	switch k.Action {
 	case taskExpire:
 		return t.expireDue(k.Target)

@@ -57,7 +57,7 @@ type store struct {
 	rows    map[string]row
 	byKind  map[string][]string // ids in order of creation; removed ones stay until compaction
 	place   map[string]int      // index of an id in byKind
-	tasks   dueHeap             // what the processor does by itself, by time
+	tasks   dueHeap             // what the processor does or forgets by itself, by time
 	outbox  dueHeap             // deliveries and credits to send, by time
 }
 
@@ -127,9 +127,10 @@ func (s *store) schedule(r row) {
 	if !ok || d.dueAt() == 0 {
 		return
 	}
-	h := &s.outbox
-	if r.kind() == "task" {
-		h = &s.tasks
+	h := &s.tasks
+	switch r.(type) {
+	case *delivery, *credit:
+		h = &s.outbox
 	}
 	heap.Push(h, dueAt{d.dueAt(), r.rowID()})
 }
