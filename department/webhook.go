@@ -23,6 +23,7 @@ import (
 	"github.com/riverqueue/river"
 
 	"guichet/internal/id"
+	"guichet/internal/jobs"
 )
 
 // An Event is what a department is told: type, the object, its sequence, and
@@ -80,7 +81,9 @@ func (DeliverArgs) Kind() string { return "department.deliver" }
 
 // InsertOpts bounds the retries: 20 of River's growing pauses are about two weeks,
 // so delivery itself stops after giveUp.
-func (DeliverArgs) InsertOpts() river.InsertOpts { return river.InsertOpts{MaxAttempts: 20} }
+func (DeliverArgs) InsertOpts() river.InsertOpts {
+	return river.InsertOpts{MaxAttempts: 20, Queue: jobs.Webhooks}
+}
 
 const (
 	giveUp      = 72 * time.Hour  // deliveries are tried for three days

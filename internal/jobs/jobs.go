@@ -29,6 +29,14 @@ import (
 // attempt⁴ seconds in between: ten tries reach over half a day.
 const MaxAttempts = 12
 
+// Queues of jobs that wait for servers outside, apart so that a slow one delays
+// others of its kind and never what the house does by itself. Such jobs name
+// theirs in their InsertOpts.
+const (
+	Webhooks = "webhooks"
+	Mail     = "mail"
+)
+
 // keepParked is how long a job that was given up stays to be looked at.
 const keepParked = 90 * 24 * time.Hour
 
@@ -66,7 +74,7 @@ func (q *Queue) Insert(ctx context.Context, tx pgx.Tx, args river.JobArgs, opts 
 type Options struct {
 	Workers  *river.Workers
 	Periodic []*river.PeriodicJob // run by one instance at a time
-	Parallel int                  // jobs at once in this process; default 10
+	Parallel int                  // jobs at once in each queue of this process, webhooks four times as many; default 10
 }
 
 // Work starts doing jobs in the background until Stop. ctx is only for starting.
@@ -78,7 +86,7 @@ func (q *Queue) Work(ctx context.Context, o Options) error {
 		Schema:                      migrations.River,
 		Workers:                     o.Workers,
 		PeriodicJobs:                o.Periodic,
-		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: o.Parallel}},
+		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: o.Parallel}, Webhooks: {MaxWorkers: 4 * o.Parallel}, Mail: {MaxWorkers: o.Parallel}},
 		FetchOnlyKnownKinds:         true, // during a rollout the newer program takes the newer kinds
 		MaxAttempts:                 MaxAttempts,
 		JobTimeout:                  5 * time.Minute,
