@@ -440,8 +440,10 @@ func (n *Nightly) Replace(ctx context.Context, documentID, attested string) erro
 		if err := n.settled(ctx, tx, Rejected, "sap-document", d.ID, "replaced: "+cause); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, audit.Event{Action: "sap-document.replaced", ObjectType: "sap-document", ObjectID: d.ID, At: n.now(),
-			Details: map[string]any{"cause": cause}})
+		return audit.Record(ctx, tx, audit.Event{
+			Action: "sap-document.replaced", ObjectType: "sap-document", ObjectID: d.ID, At: n.now(),
+			Details: map[string]any{"cause": cause},
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("replace SAP document %s: %w", documentID, err)

@@ -317,8 +317,10 @@ func (n *Nightly) Attest(ctx context.Context, batchID string, didArrive bool, re
 		} else if err := b.move(ctx, tx, Ready, "attested: did not arrive", evidence, n.now()); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, audit.Event{Action: "sap-batch.attested", ObjectType: "sap-batch", ObjectID: b.ID, At: n.now(),
-			Details: map[string]any{"arrived": didArrive, "reason": reason}})
+		return audit.Record(ctx, tx, audit.Event{
+			Action: "sap-batch.attested", ObjectType: "sap-batch", ObjectID: b.ID, At: n.now(),
+			Details: map[string]any{"arrived": didArrive, "reason": reason},
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("attest SAP batch %s: %w", batchID, err)

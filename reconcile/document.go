@@ -162,8 +162,10 @@ func (d *draft) document(companyCode, documentType, reference string) sap.Docume
 	assignment := d.on.Time().Format("20060102")
 	for _, k := range keys {
 		if it := d.items[k]; !k.tax && it.amount != 0 {
-			doc.Lines = append(doc.Lines, sap.Line{Account: k.account, Object: k.object, TaxCode: k.code, Amount: it.amount,
-				Text: it.text, Assignment: assignment})
+			doc.Lines = append(doc.Lines, sap.Line{
+				Account: k.account, Object: k.object, TaxCode: k.code, Amount: it.amount,
+				Text: it.text, Assignment: assignment,
+			})
 			it.number = len(doc.Lines)
 		}
 	}
@@ -242,7 +244,7 @@ func (n *Nightly) draftAll(ctx context.Context, tx pgx.Tx, entries []exportEntry
 		// The entry alone first: what does not map or fit must not spoil the others.
 		alone := newDraft(e)
 		err := alone.add(e, m)
-		if missing := (unmappedError)(nil); errors.As(err, &missing) {
+		if missing := unmappedError(nil); errors.As(err, &missing) {
 			did.Refused++
 			maps.Copy(unmapped, missing)
 			continue
@@ -382,8 +384,10 @@ func (n *Nightly) freeze(ctx context.Context, tx pgx.Tx, date clock.Date, curren
 			return fmt.Errorf("keep SAP document %s: %w", docs[i].DocNum, err)
 		}
 	}
-	return audit.Record(ctx, tx, audit.Event{Action: "sap-batch.created", ObjectType: "sap-batch", ObjectID: batchID, At: now,
-		Details: map[string]any{"file": file.Name, "documents": len(docs)}})
+	return audit.Record(ctx, tx, audit.Event{
+		Action: "sap-batch.created", ObjectType: "sap-batch", ObjectID: batchID, At: now,
+		Details: map[string]any{"file": file.Name, "documents": len(docs)},
+	})
 }
 
 // nextNumber gives the next number of a series. The row is held until the end: a

@@ -268,8 +268,10 @@ func (n *Nightly) loadMapping(ctx context.Context, r io.Reader, end func(pgx.Tx)
 		return MappingChange{}, err
 	}
 	if change.Added+change.Changed > 0 {
-		if err := audit.Record(ctx, tx, audit.Event{Action: "mapping.loaded", ObjectType: "sap-mapping", ObjectID: n.cfg.CompanyCode, At: n.now(),
-			Details: map[string]any{"added": change.Added, "changed": change.Changed}}); err != nil {
+		if err := audit.Record(ctx, tx, audit.Event{
+			Action: "mapping.loaded", ObjectType: "sap-mapping", ObjectID: n.cfg.CompanyCode, At: n.now(),
+			Details: map[string]any{"added": change.Added, "changed": change.Changed},
+		}); err != nil {
 			return MappingChange{}, err
 		}
 	}

@@ -305,8 +305,10 @@ func (n *Nightly) Match(ctx context.Context, payoutID, bankLineID, reason string
 		if err := n.matchPair(ctx, tx, &p, lines[0], "person/1", map[string]string{"reason": reason}); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, audit.Event{Action: "payout.matched", ObjectType: "payout", ObjectID: p.ID, At: n.now(),
-			Details: map[string]any{"bank_line": bankLineID, "reason": reason}})
+		return audit.Record(ctx, tx, audit.Event{
+			Action: "payout.matched", ObjectType: "payout", ObjectID: p.ID, At: n.now(),
+			Details: map[string]any{"bank_line": bankLineID, "reason": reason},
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("match payout %s: %w", payoutID, err)

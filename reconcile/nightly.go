@@ -83,8 +83,10 @@ func New(p Parts, cfg Config) (*Nightly, error) {
 	if len(cfg.CompanyCode) != 4 {
 		return nil, fmt.Errorf("nightly run: company code %q: want 4 characters", cfg.CompanyCode)
 	}
-	return &Nightly{db: p.DB, books: p.Books, payments: p.Payments, processor: p.Processor, queue: p.Queue, writer: p.Writer,
-		handover: p.Handover, now: p.Now, log: p.Log, cfg: cfg}, nil
+	return &Nightly{
+		db: p.DB, books: p.Books, payments: p.Payments, processor: p.Processor, queue: p.Queue, writer: p.Writer,
+		handover: p.Handover, now: p.Now, log: p.Log, cfg: cfg,
+	}, nil
 }
 
 // Accounts that reconciliation posts to.

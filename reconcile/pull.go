@@ -208,7 +208,8 @@ func (n *Nightly) keepLines(ctx context.Context, tx pgx.Tx, payoutID string, pag
 // pages reads a list of the processor page by page, each kept in a transaction of
 // its own: nothing is open while the processor is asked.
 func pages[T any](ctx context.Context, db *pgxpool.Pool, next func(cursor string) ([]T, string, error),
-	keep func(tx pgx.Tx, page []T) (time.Time, error)) (newest time.Time, err error) {
+	keep func(tx pgx.Tx, page []T) (time.Time, error),
+) (newest time.Time, err error) {
 	cursor := ""
 	for range maxPages {
 		page, following, err := next(cursor)

@@ -71,8 +71,10 @@ func newRoad(t *testing.T) *road {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.pay = payments.New(payments.Parts{DB: r.DB, Books: r.Books, Bills: r.Bills, Departments: r.Depts, Processor: client,
-		Queue: r.Queue, Links: links, Now: r.Clock.Now, Log: log}, payments.Config{BaseURL: "https://pay.example"})
+	r.pay = payments.New(payments.Parts{
+		DB: r.DB, Books: r.Books, Bills: r.Bills, Departments: r.Depts, Processor: client,
+		Queue: r.Queue, Links: links, Now: r.Clock.Now, Log: log,
+	}, payments.Config{BaseURL: "https://pay.example"})
 	place := r.startSAP(t, log)
 	r.night = r.nightly(t, place)
 	r.night.processor = client
@@ -114,8 +116,10 @@ func (r *road) startSAP(t *testing.T, log *slog.Logger) sap.Place {
 	control := httptest.NewServer(s.Handler())
 	t.Cleanup(control.Close)
 	r.sapURL = control.URL
-	place, err := sap.NewSFTP(sap.SFTPSettings{Address: listener.Addr().String(), User: "guichet", PrivateKey: pem.EncodeToMemory(block),
-		HostKey: string(ssh.MarshalAuthorizedKey(s.HostKey())), Dir: "/"})
+	place, err := sap.NewSFTP(sap.SFTPSettings{
+		Address: listener.Addr().String(), User: "guichet", PrivateKey: pem.EncodeToMemory(block),
+		HostKey: string(ssh.MarshalAuthorizedKey(s.HostKey())), Dir: "/",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,8 +169,10 @@ func (r *road) payByCard(t *testing.T, bills ...bill.Bill) payments.Payment {
 		t.Fatal(err)
 	}
 	browser := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := browser.PostForm(page, url.Values{"method": {"card"}, "email": {"payer@example.test"}, "number": {"4242424242424242"},
-		"expiry": {"12/34"}, "cvc": {"123"}, "name": {"Demo Payer"}})
+	resp, err := browser.PostForm(page, url.Values{
+		"method": {"card"}, "email": {"payer@example.test"}, "number": {"4242424242424242"},
+		"expiry": {"12/34"}, "cvc": {"123"}, "name": {"Demo Payer"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

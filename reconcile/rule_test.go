@@ -45,21 +45,24 @@ func TestDecide(t *testing.T) {
 		},
 		"amount and date decide when unique": {
 			[]Payout{payout("po_1", 500, 16, ""), payout("po_2", 600, 16, "")},
-			[]BankLine{line("1", 600, 17), line("2", 500, 20)}, "po_1=2/payout-amount-date/1 po_2=1/payout-amount-date/1", "",
+			[]BankLine{line("1", 600, 17), line("2", 500, 20)},
+			"po_1=2/payout-amount-date/1 po_2=1/payout-amount-date/1", "",
 		},
 		"money does not arrive before it is announced, or a week later": {
 			[]Payout{payout("po_1", 500, 16, "")}, []BankLine{line("1", 500, 15), line("2", 500, 21)}, "", "",
 		},
 		"two equal payouts on one day are a tie": {
 			[]Payout{payout("po_1", 500, 16, ""), payout("po_2", 500, 16, "")},
-			[]BankLine{line("1", 500, 16), line("2", 500, 16)}, "", "po_1=1 po_1=2 po_2=1 po_2=2",
+			[]BankLine{line("1", 500, 16), line("2", 500, 16)},
+			"", "po_1=1 po_1=2 po_2=1 po_2=2",
 		},
 		"one line for two equal payouts is a tie": {
 			[]Payout{payout("po_1", 500, 16, ""), payout("po_2", 500, 16, "")}, []BankLine{line("1", 500, 16)}, "", "po_1=1 po_2=1",
 		},
 		"a tie by reference is not decided by the date": {
 			[]Payout{payout("po_1Guichet", 500, 16, "")},
-			[]BankLine{line("1", 500, 16, "po_1Guichet"), line("2", 500, 30, "po_1Guichet")}, "", "po_1Guichet=1 po_1Guichet=2",
+			[]BankLine{line("1", 500, 16, "po_1Guichet"), line("2", 500, 30, "po_1Guichet")},
+			"", "po_1Guichet=1 po_1Guichet=2",
 		},
 		"with one pair gone by reference the rest is unique": {
 			[]Payout{payout("po_1Guichet", 500, 16, ""), payout("po_2", 500, 16, "")},

@@ -84,8 +84,10 @@ func (n *Nightly) settlePayout(ctx context.Context, payoutID string, on clock.Da
 		if err := p.move(ctx, tx, Settled, "posted", n.now()); err != nil {
 			return err
 		}
-		return audit.Record(ctx, tx, audit.Event{Action: "payout.settled", ObjectType: "payout", ObjectID: p.ID, At: n.now(),
-			Details: map[string]any{"payments": now.Payments, "unexplained": now.Unexplained}})
+		return audit.Record(ctx, tx, audit.Event{
+			Action: "payout.settled", ObjectType: "payout", ObjectID: p.ID, At: n.now(),
+			Details: map[string]any{"payments": now.Payments, "unexplained": now.Unexplained},
+		})
 	})
 	if err != nil {
 		return err
@@ -168,8 +170,10 @@ func (s *settlement) addPayment(ctx context.Context, paymentID string, amount mo
 		total += l.Net + l.Tax
 		d := s.departments[cmp.Or(l.Department, central)]
 		if d == nil {
-			d = &sums{clearing: map[ledger.Dimensions]money.Amount{}, moves: map[move]money.Amount{}, tax: map[ledger.Dimensions]money.Amount{},
-				base: map[ledger.Dimensions]money.Amount{}, taxFrom: map[from]money.Amount{}}
+			d = &sums{
+				clearing: map[ledger.Dimensions]money.Amount{}, moves: map[move]money.Amount{}, tax: map[ledger.Dimensions]money.Amount{},
+				base: map[ledger.Dimensions]money.Amount{}, taxFrom: map[from]money.Amount{},
+			}
 			s.departments[cmp.Or(l.Department, central)] = d
 		}
 		d.gross += l.Net + l.Tax

@@ -50,8 +50,10 @@ func newTown(t *testing.T) *town {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	c.pay = payments.New(payments.Parts{DB: c.DB, Books: c.Books, Bills: c.Bills, Departments: c.Depts, Processor: c.processor,
-		Queue: c.Queue, Links: links, Now: c.Clock.Now, Log: log}, payments.Config{BaseURL: "https://pay.example"})
+	c.pay = payments.New(payments.Parts{
+		DB: c.DB, Books: c.Books, Bills: c.Bills, Departments: c.Depts, Processor: c.processor,
+		Queue: c.Queue, Links: links, Now: c.Clock.Now, Log: log,
+	}, payments.Config{BaseURL: "https://pay.example"})
 	c.night = c.nightly(t, sap.Local{Dir: c.sap})
 	c.loadMapping(t)
 	return c
@@ -60,13 +62,17 @@ func newTown(t *testing.T) *town {
 // nightly makes another instance over the same database.
 func (c *town) nightly(t *testing.T, place sap.Place) *Nightly {
 	t.Helper()
-	writer, err := sap.NewWriter(sap.Settings{IDocType: "ACC_DOCUMENT03", Client: "100", Release: "731", SenderPort: "GUICHET", SenderSystem: "GUICHET",
-		ReceiverPort: "SAPPRD", ReceiverSystem: "PRDCLNT100", User: "GUICHET", SegmentVersion: "000", TaxCondition: "MWAS", TaxKey: "MWS"})
+	writer, err := sap.NewWriter(sap.Settings{
+		IDocType: "ACC_DOCUMENT03", Client: "100", Release: "731", SenderPort: "GUICHET", SenderSystem: "GUICHET",
+		ReceiverPort: "SAPPRD", ReceiverSystem: "PRDCLNT100", User: "GUICHET", SegmentVersion: "000", TaxCondition: "MWAS", TaxKey: "MWS",
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, err := New(Parts{DB: c.DB, Books: c.Books, Payments: c.pay, Processor: c.processor, Queue: c.Queue, Writer: writer,
-		Handover: sap.Handover{Place: place, Inbox: "in", Archive: "archive", Answers: "answers"}, Now: c.Clock.Now, Log: slog.New(slog.DiscardHandler)},
+	n, err := New(Parts{
+		DB: c.DB, Books: c.Books, Payments: c.pay, Processor: c.processor, Queue: c.Queue, Writer: writer,
+		Handover: sap.Handover{Place: place, Inbox: "in", Archive: "archive", Answers: "answers"}, Now: c.Clock.Now, Log: slog.New(slog.DiscardHandler),
+	},
 		Config{BankAccount: testAccount, Inbox: c.inbox, CompanyCode: "1000"})
 	if err != nil {
 		t.Fatal(err)
@@ -305,8 +311,10 @@ type processor struct {
 }
 
 func (p *processor) OpenSession(_ context.Context, r payments.SessionRequest) (payments.Session, error) {
-	s := payments.Session{ID: "cs_" + r.PaymentID, URL: "https://pay.example/" + r.PaymentID, State: payments.SessionOpen,
-		CheckoutID: r.CheckoutID, PaymentID: r.PaymentID, Currency: money.CAD}
+	s := payments.Session{
+		ID: "cs_" + r.PaymentID, URL: "https://pay.example/" + r.PaymentID, State: payments.SessionOpen,
+		CheckoutID: r.CheckoutID, PaymentID: r.PaymentID, Currency: money.CAD,
+	}
 	for _, l := range r.Lines {
 		s.Amount += l.Amount
 	}
@@ -333,8 +341,10 @@ func (p *processor) take(sessionID string) {
 // move changes the balance.
 func (p *processor) move(category, source, intent string, amount, fee money.Amount) payments.BalanceTransaction {
 	p.numbered++
-	t := payments.BalanceTransaction{ID: fmt.Sprintf("txn_%04d", p.numbered), Category: category, SourceID: source, IntentID: intent,
-		Amount: amount, Fee: fee, Net: amount - fee, Currency: money.CAD, CreatedAt: p.now(), AvailableOn: p.now()}
+	t := payments.BalanceTransaction{
+		ID: fmt.Sprintf("txn_%04d", p.numbered), Category: category, SourceID: source, IntentID: intent,
+		Amount: amount, Fee: fee, Net: amount - fee, Currency: money.CAD, CreatedAt: p.now(), AvailableOn: p.now(),
+	}
 	p.balance, p.all = append(p.balance, t), append(p.all, t)
 	return t
 }
@@ -342,8 +352,10 @@ func (p *processor) move(category, source, intent string, amount, fee money.Amou
 // payOut pays the balance out and says what the bank will show.
 func (p *processor) payOut() (payments.Payout, bankEntry) {
 	p.numbered++
-	out := payments.Payout{ID: fmt.Sprintf("po_1Guichet%04d", p.numbered), Currency: money.CAD, State: "paid", Automatic: true, Itemised: true,
-		ArrivalOn: clock.DateOf(p.now()).Time(), CreatedAt: p.now(), TraceID: fmt.Sprintf("TRACE%06d", p.numbered)}
+	out := payments.Payout{
+		ID: fmt.Sprintf("po_1Guichet%04d", p.numbered), Currency: money.CAD, State: "paid", Automatic: true, Itemised: true,
+		ArrivalOn: clock.DateOf(p.now()).Time(), CreatedAt: p.now(), TraceID: fmt.Sprintf("TRACE%06d", p.numbered),
+	}
 	for _, t := range p.balance {
 		out.Amount += t.Net
 	}

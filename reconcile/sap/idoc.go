@@ -39,11 +39,17 @@ func (s Settings) check() error {
 		name, value string
 		least, most int
 	}{
-		{"IDoc type", s.IDocType, 1, 30}, {"client", s.Client, 3, 3}, {"release", s.Release, 0, 4},
-		{"sender port", s.SenderPort, 1, 10}, {"sender system", s.SenderSystem, 1, 10},
-		{"receiver port", s.ReceiverPort, 1, 10}, {"receiver system", s.ReceiverSystem, 1, 10},
-		{"user", s.User, 1, 12}, {"segment version", s.SegmentVersion, 0, 3},
-		{"tax condition", s.TaxCondition, 0, 4}, {"tax key", s.TaxKey, 0, 3},
+		{"IDoc type", s.IDocType, 1, 30},
+		{"client", s.Client, 3, 3},
+		{"release", s.Release, 0, 4},
+		{"sender port", s.SenderPort, 1, 10},
+		{"sender system", s.SenderSystem, 1, 10},
+		{"receiver port", s.ReceiverPort, 1, 10},
+		{"receiver system", s.ReceiverSystem, 1, 10},
+		{"user", s.User, 1, 12},
+		{"segment version", s.SegmentVersion, 0, 3},
+		{"tax condition", s.TaxCondition, 0, 4},
+		{"tax key", s.TaxKey, 0, 3},
 	} {
 		if !isKey(f.value, f.least, f.most) {
 			errs = append(errs, fmt.Errorf("SAP setting %s %q: want %d to %d letters or digits", f.name, f.value, f.least, f.most))
