@@ -58,7 +58,6 @@ func NewSite(name string, links []Link, files fs.FS, log *slog.Logger) *Site {
 	}
 	base := template.Must(template.New("layout").Funcs(template.FuncMap{
 		"datetime": func(t time.Time) string { return t.In(clock.Toronto).Format("2006-01-02 15:04:05 MST") },
-		"amount":   func(cents int64) string { return money.Amount(cents).Format("en") },
 		"money":    func(cents int64, lang string) string { return money.Amount(cents).Format(lang) },
 	}).Parse(layout))
 	for _, n := range names {

@@ -415,8 +415,10 @@ func TestTroubleIsSaidPlainly(t *testing.T) {
 			t.Errorf("%s: %s\n%s", path, resp.Status, page)
 		}
 	}
-	alone, err := New(Options{Now: time.Now, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), URL: "http://localhost:1", Issuer: "http://127.0.0.1:1", API: "http://127.0.0.1:1",
-		Departments: []Department{{Code: "water", WebhookSecret: secrets["water"]}}})
+	alone, err := New(Options{
+		Now: time.Now, Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler), URL: "http://localhost:1", Issuer: "http://127.0.0.1:1", API: "http://127.0.0.1:1",
+		Departments: []Department{{Code: "water", WebhookSecret: secrets["water"]}},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -283,7 +283,7 @@ func (c *checker) readAmounts() {
 // rounding of many small bills adds up, so a cent and a hundredth of the tax are
 // tolerated.
 func (c *checker) checkTax() {
-	var base, taxed, tax = map[string]money.Amount{}, map[string]money.Amount{}, map[string]money.Amount{}
+	base, taxed, tax := map[string]money.Amount{}, map[string]money.Amount{}, map[string]money.Amount{}
 	items := map[string]int{}
 	for _, l := range c.lines {
 		if taxRates[l.TaxCode] == 0 && l.Kind != "TX" {
