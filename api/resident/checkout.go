@@ -62,6 +62,11 @@ func (b dueBill) Gone() bool { return !b.State.Payable() || b.Quote.Due == 0 }
 // WasPaid tells a bill that was paid from one that was withdrawn.
 func (b dueBill) WasPaid() bool { return b.State == bill.Paid }
 
+// Several reports that a bill is more than one amount, and so has a sum.
+func (b dueBill) Several() bool {
+	return len(b.Lines) != 1 || b.Lines[0].Due.Step > 0 || b.Lines[0].Due.Tax > 0
+}
+
 type dueLine struct {
 	bill.Line
 	Due bill.QuoteLine

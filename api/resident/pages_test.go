@@ -93,7 +93,7 @@ func TestPages(t *testing.T) {
 		"resident/outcome": {
 			outcomePage{State: "paid", Payment: payment, Receipt: &receipt, ReturnURL: "https://permits.example.ca/back", Service: departmentDue{NameEN: "Permits", NameFR: "Permis"}},
 			outcomePage{State: "paid", Payment: payment, Slow: true}, outcomePage{State: "waiting", Payment: payment, Open: true, Waited: 9},
-			outcomePage{State: "waiting", Payment: payment, Slow: true}, outcomePage{State: "failed"}, outcomePage{State: "expired"}, outcomePage{State: "cancelled"}},
+			outcomePage{State: "waiting", Payment: payment, Slow: true}, outcomePage{State: "failed"}, outcomePage{State: "failed", ReturnURL: "https://permits.example.ca/back"}, outcomePage{State: "expired"}, outcomePage{State: "cancelled"}},
 		"resident/verify": {verifyPage{}, verifyPage{Form: failed("code", "resident.verify.slip")}, verifyPage{Receipt: &receipt, Proof: "sealed"},
 			verifyPage{Receipt: &receipt, Proof: "waiting"}, verifyPage{Receipt: &receipt, Proof: "broken"}},
 		"resident/account": {identity.Person{Name: "Léa", Email: "lea@example.ca", SignedInAt: noon}},

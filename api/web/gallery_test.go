@@ -1,7 +1,6 @@
 package web_test
 
 import (
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -68,25 +67,28 @@ func TestGalleryInBrowser(t *testing.T) {
 	t.Cleanup(srv.Close)
 	b := browser.New(t)
 	page := browser.Open(t, b, srv.URL+"/gallery/all", browser.Desktop)
+	look := func(what, name string) {
+		t.Helper()
+		browser.Go(t, page, srv.URL+"/"+what)
+		browser.Axe(t, page)
+		browser.NoSideways(t, page)
+		browser.Shot(t, page, "web-"+name)
+	}
 	for _, v := range []struct {
 		name string
 		size browser.Viewport
-	}{{"desktop", browser.Desktop}, {"phone", browser.Phone}, {"narrow", browser.Viewport{Width: 320, Height: 640, Phone: true}}} {
+	}{{"desktop", browser.Desktop}, {"phone", browser.Phone}} {
 		browser.Resize(t, page, v.size)
-		for _, what := range []string{"gallery/all?lang=en", "gallery/all?lang=fr", "gallery/staff?lang=en", "gallery/alone?lang=en", "fail/404?lang=fr", "fail/429?lang=en", "fail/500?lang=en"} {
-			browser.Go(t, page, srv.URL+"/"+what)
-			name := fmt.Sprintf("web-%s-%s", strings.NewReplacer("/", "-", "?lang=", "-").Replace(what), v.name)
-			for _, dark := range []bool{false, true} {
-				if dark {
-					browser.Dark(t, page)
-					name += "-dark"
-				} else {
-					browser.Light(t, page)
-				}
-				browser.Axe(t, page)
-				browser.NoSideways(t, page)
-				browser.Shot(t, page, name)
-			}
-		}
+		look("gallery/all?lang=en", "gallery-resident-en-"+v.name)
+		look("gallery/staff?lang=fr", "gallery-desk-fr-"+v.name)
+		look("gallery/alone?lang=en", "gallery-bare-en-"+v.name)
+		look("fail/429?lang=fr", "fail-429-fr-"+v.name)
 	}
+	browser.Dark(t, page)
+	look("gallery/all?lang=fr", "gallery-resident-fr-phone-dark")
+	look("fail/500?lang=en", "fail-500-en-phone-dark")
+	browser.Light(t, page)
+	browser.Resize(t, page, browser.Viewport{Width: 320, Height: 640, Phone: true}) // WCAG 2.2, 1.4.10
+	look("gallery/all?lang=fr", "gallery-resident-fr-narrow")
+	look("gallery/staff?lang=en", "gallery-desk-en-narrow")
 }

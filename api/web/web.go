@@ -295,9 +295,11 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, status int, text []
 	defaults := map[string]string{
 		"Cache-Control":           "no-store", // every page may show who is signed in
 		"Content-Security-Policy": s.csp,
-		"Referrer-Policy":         "no-referrer",
-		"X-Content-Type-Options":  "nosniff",
-		"X-Frame-Options":         "DENY",
+		// Nothing goes elsewhere. Not no-referrer: with it a browser sends "Origin: null"
+		// with our own forms, and one without Sec-Fetch-Site would be taken for a stranger.
+		"Referrer-Policy":        "same-origin",
+		"X-Content-Type-Options": "nosniff",
+		"X-Frame-Options":        "DENY",
 	}
 	for name, value := range defaults {
 		if h.Get(name) == "" {

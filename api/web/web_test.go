@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -168,6 +169,25 @@ func TestLang(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzLang feeds what a browser sends: the answer is a language of ours, and the
+// language switch stays on this site.
+func FuzzLang(f *testing.F) {
+	f.Add("/pay", "lang=fr&lang=de", "fr", "fr-CA,fr;q=0.9")
+	f.Add("//elsewhere.example/x", "lang=%00&a=//b", "\xff", ";;;")
+	f.Fuzz(func(t *testing.T, path, query, cookie, accept string) {
+		r := &http.Request{Method: "GET", URL: &url.URL{Path: path, RawQuery: query}, Header: http.Header{"Accept-Language": {accept}, "Cookie": {"lang=" + cookie}}}
+		lang := Lang(r)
+		if !spoken(lang) {
+			t.Errorf("language %q", lang)
+		}
+		base := &url.URL{Scheme: "https", Host: "pay.example.ca", Path: "/here"}
+		to, err := base.Parse(switchHref(r, lang))
+		if err != nil || to.Host != base.Host || to.Path != base.Path || asked(&http.Request{URL: to}) != otherLang(lang) {
+			t.Errorf("the switch leads to %v (%v)", to, err)
+		}
+	})
 }
 
 func TestPage(t *testing.T) {
