@@ -105,9 +105,9 @@ func eventOf(e *stripego.Event) (payments.Event, error) {
 	return payments.Event{ID: kept.ID, Type: kept.Type, ObjectID: kept.Object.ID, CreatedAt: time.Unix(e.Created, 0).UTC(), Live: e.Livemode, Payload: payload}, nil
 }
 
-// polled are the types of event that are read from the list: those a webhook
-// endpoint listens to. There are several others for each of them.
-var polled = []string{
+// EventTypes are the types that a webhook endpoint must listen to, and that the
+// poller reads. Stripe has several others for each of them.
+var EventTypes = []string{
 	"checkout.session.completed", "checkout.session.async_payment_succeeded", "checkout.session.async_payment_failed", "checkout.session.expired",
 	"charge.refund.updated", "charge.dispute.created", "charge.dispute.closed",
 	"payout.paid", "payout.failed", "payout.reconciliation_completed",
@@ -115,7 +115,7 @@ var polled = []string{
 
 // Events implements payments.Processor: one page holds all.
 func (c *Client) Events(ctx context.Context, since time.Time, _ string) ([]payments.Event, string, error) {
-	p := &stripego.EventListParams{Types: stripego.StringSlice(polled)}
+	p := &stripego.EventListParams{Types: stripego.StringSlice(EventTypes)}
 	p.ListParams, p.CreatedRange = window(ctx, since)
 	it := c.api.Events.List(p)
 	listed, err := read(it, it.Event)

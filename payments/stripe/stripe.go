@@ -18,7 +18,7 @@
 // Sessions and Refunds and read access to Payment Intents, Charges, Balance
 // Transactions, Payouts and Events. STRIPE_WEBHOOK_SECRET is that of an endpoint
 // <GUICHET_BASE_URL>/hooks/processor of API version 2023-10-16 that listens to
-// the types in polled. STRIPE_API_URL stays empty. Payouts must be automatic.
+// EventTypes. STRIPE_API_URL stays empty. Payouts must be automatic.
 package stripe
 
 import (
