@@ -15,7 +15,7 @@
 // # With a real account
 //
 // STRIPE_SECRET_KEY takes a restricted key (rk_…) with write access to Checkout
-// Sessions and Refunds and read access to Payment Intents, Charges, Balance
+// Sessions and Refunds and read access to Payment Intents, Charges, Disputes, Balance
 // Transactions, Payouts and Events. STRIPE_WEBHOOK_SECRET is that of an endpoint
 // <GUICHET_BASE_URL>/hooks/processor of API version 2023-10-16 that listens to
 // EventTypes. STRIPE_API_URL stays empty. Payouts must be automatic.
