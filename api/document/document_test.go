@@ -37,12 +37,15 @@ func sample() payments.Receipt {
 			PaidAt: time.Date(2026, 12, 1, 20, 5, 0, 0, time.UTC), Amount: 5500 + 16300 + 2119 + 2*9800 + 18743 + 2000, Currency: "CAD",
 			Departments: []payments.ReceiptDepartment{
 				{Code: "parking", NameEN: "Parking and by-law fines", NameFR: "Stationnement et contraventions aux règlements", Net: 5500, Lines: []payments.ReceiptLine{
-					{Notice: "7K3M92QXD1", Reference: "PV-2026-118204", DescriptionEN: "Parked facing the wrong way", DescriptionFR: "Véhicule stationné dans le mauvais sens", Quantity: 1, Net: 5500, TaxCode: fee.None}}},
+					{Notice: "7K3M92QXD1", Reference: "PV-2026-118204", DescriptionEN: "Parked facing the wrong way", DescriptionFR: "Véhicule stationné dans le mauvais sens", Quantity: 1, Net: 5500, TaxCode: fee.None},
+				}},
 				{Code: "permits", NameEN: "Building permits", NameFR: "Permis de construire", HSTNumber: "86393 2014 RT0001", Net: 16300 + 19600, Tax: 2119, Lines: []payments.ReceiptLine{
 					{Notice: "2H8PWX7R0C", Reference: "A26-004417", DescriptionEN: "Additional inspection, outside regular hours, as requested by the applicant for the rear addition", DescriptionFR: "Inspection supplémentaire, en dehors des heures normales, demandée par le requérant pour l’agrandissement arrière", Quantity: 1, Net: 16300, Tax: 2119, TaxCode: fee.HST},
-					{Notice: "2H8PWX7R0C", Reference: "A26-004417", DescriptionEN: "Permit fee", DescriptionFR: "Droit de permis", Quantity: 2, Net: 19600, TaxCode: fee.Exempt}}},
+					{Notice: "2H8PWX7R0C", Reference: "A26-004417", DescriptionEN: "Permit fee", DescriptionFR: "Droit de permis", Quantity: 2, Net: 19600, TaxCode: fee.Exempt},
+				}},
 				{Code: "water", NameEN: "Water", NameFR: "Eau", Net: 18743, Lines: []payments.ReceiptLine{
-					{Notice: "9ZT4C5V1NE", Reference: "W-0417 3391", DescriptionEN: "Water and wastewater, September and October", DescriptionFR: "Eau et eaux usées, septembre et octobre", Quantity: 1, Net: 18743, TaxCode: fee.Exempt}}},
+					{Notice: "9ZT4C5V1NE", Reference: "W-0417 3391", DescriptionEN: "Water and wastewater, September and October", DescriptionFR: "Eau et eaux usées, septembre et octobre", Quantity: 1, Net: 18743, TaxCode: fee.Exempt},
+				}},
 			},
 			Credits: []payments.ReceiptCredit{{Notice: "5GQ0M8D2XK", Amount: 2000}},
 		},

@@ -21,12 +21,16 @@ var (
 )
 
 func sampleBill(state bill.State, lines int) bill.Bill {
-	b := bill.Bill{ID: "01930000-0000-7000-8000-000000000001", DepartmentID: "d", DepartmentEN: "Parking and by-law fines",
+	b := bill.Bill{
+		ID: "01930000-0000-7000-8000-000000000001", DepartmentID: "d", DepartmentEN: "Parking and by-law fines",
 		DepartmentFR: "Stationnement et contraventions", Notice: "7K3M92QXD1", State: state, Reference: "PV-118204",
-		IssuedOn: today.AddDays(-5), DueOn: today.AddDays(10), EarlyUntil: today.AddDays(10), UpdatedAt: noon}
+		IssuedOn: today.AddDays(-5), DueOn: today.AddDays(10), EarlyUntil: today.AddDays(10), UpdatedAt: noon,
+	}
 	for i := range lines {
-		b.Lines = append(b.Lines, bill.Line{Line: i + 1, DescriptionEN: "Parked facing the wrong way", DescriptionFR: "Stationné dans le mauvais sens",
-			Quantity: i + 1, Net: 5500, Step: 2000, Tax: money.Amount(i * 715), TaxCode: fee.None})
+		b.Lines = append(b.Lines, bill.Line{
+			Line: i + 1, DescriptionEN: "Parked facing the wrong way", DescriptionFR: "Stationné dans le mauvais sens",
+			Quantity: i + 1, Net: 5500, Step: 2000, Tax: money.Amount(i * 715), TaxCode: fee.None,
+		})
 	}
 	return b
 }
@@ -49,9 +53,13 @@ func sampleCheckout() payments.Checkout {
 func sampleReceipt() payments.Receipt {
 	return payments.Receipt{Number: 1042, ID: "r", VerifyCode: "7K3M92QX4B6TWZ0P", IssuedAt: noon, Document: payments.Document{
 		PaymentReference: "R4T7YQ2M9A", Tender: "card", CardBrand: "visa", CardLast4: "4242", PaidAt: noon, Amount: 7619,
-		Departments: []payments.ReceiptDepartment{{NameEN: "Permits", NameFR: "Permis", HSTNumber: "00000 0000 RT0001", Net: 5000, Tax: 619,
-			Lines: []payments.ReceiptLine{{Notice: "7K3M92QXD1", Reference: "PV", DescriptionEN: "Inspection", DescriptionFR: "Inspection", Quantity: 2, Net: 5000, Tax: 619},
-				{Notice: "7K3M92QXD1", Reference: "PV", DescriptionEN: "Fee", DescriptionFR: "Droit", Quantity: 1}}}},
+		Departments: []payments.ReceiptDepartment{{
+			NameEN: "Permits", NameFR: "Permis", HSTNumber: "00000 0000 RT0001", Net: 5000, Tax: 619,
+			Lines: []payments.ReceiptLine{
+				{Notice: "7K3M92QXD1", Reference: "PV", DescriptionEN: "Inspection", DescriptionFR: "Inspection", Quantity: 2, Net: 5000, Tax: 619},
+				{Notice: "7K3M92QXD1", Reference: "PV", DescriptionEN: "Fee", DescriptionFR: "Droit", Quantity: 1},
+			},
+		}},
 		Credits: []payments.ReceiptCredit{{Notice: "5GQ0M8D2XK", Amount: 2000}},
 	}}
 }
@@ -86,16 +94,28 @@ func TestPages(t *testing.T) {
 			{Bill: sampleBill(bill.Open, 1), Quote: sampleBill(bill.Open, 1).Quote(today), Soon: true},
 			{Bill: overdue, Quote: overdue.Quote(today), Overdue: true},
 			{Bill: sampleBill(bill.Open, 1), Quote: bill.Quote{Due: 1}},
-			{Bill: sampleBill(bill.Open, 1), Taken: true, Checkout: "c"}}}},
+			{Bill: sampleBill(bill.Open, 1), Taken: true, Checkout: "c"},
+		}}},
 		"resident/review":  {plain, blocked, resumed, tried, known, reviewPage{Blocked: blocked.Blocked}},
 		"resident/closed":  {outcomePage{ID: "c"}, outcomePage{ID: "c", Cancelled: true}},
 		"resident/receipt": {receiptPage{receipt, web.Say("web.switch"), "https://pay.example.ca/verify/7K3M"}},
 		"resident/outcome": {
 			outcomePage{State: "paid", Payment: payment, Receipt: &receipt, ReturnURL: "https://permits.example.ca/back", Service: departmentDue{NameEN: "Permits", NameFR: "Permis"}},
-			outcomePage{State: "paid", Payment: payment, Slow: true}, outcomePage{State: "waiting", Payment: payment, Open: true, Waited: 9},
-			outcomePage{State: "waiting", Payment: payment, Slow: true}, outcomePage{State: "failed"}, outcomePage{State: "failed", ReturnURL: "https://permits.example.ca/back"}, outcomePage{State: "expired"}, outcomePage{State: "cancelled"}},
-		"resident/verify": {verifyPage{}, verifyPage{Form: failed("code", "resident.verify.slip")}, verifyPage{Receipt: &receipt, Proof: "sealed"},
-			verifyPage{Receipt: &receipt, Proof: "waiting"}, verifyPage{Receipt: &receipt, Proof: "broken"}},
+			outcomePage{State: "paid", Payment: payment, Slow: true},
+			outcomePage{State: "waiting", Payment: payment, Open: true, Waited: 9},
+			outcomePage{State: "waiting", Payment: payment, Slow: true},
+			outcomePage{State: "failed"},
+			outcomePage{State: "failed", ReturnURL: "https://permits.example.ca/back"},
+			outcomePage{State: "expired"},
+			outcomePage{State: "cancelled"},
+		},
+		"resident/verify": {
+			verifyPage{},
+			verifyPage{Form: failed("code", "resident.verify.slip")},
+			verifyPage{Receipt: &receipt, Proof: "sealed"},
+			verifyPage{Receipt: &receipt, Proof: "waiting"},
+			verifyPage{Receipt: &receipt, Proof: "broken"},
+		},
 		"resident/account": {identity.Person{Name: "Léa", Email: "lea@example.ca", SignedInAt: noon}},
 	})
 }

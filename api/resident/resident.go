@@ -133,8 +133,10 @@ func (h *Handler) guest(w http.ResponseWriter, r *http.Request) payments.Viewer 
 	v := h.viewer(r)
 	if v.GuestHash == nil {
 		secret := id.Secret()
-		http.SetCookie(w, &http.Cookie{Name: h.guestCookie(), Value: secret, Path: "/", MaxAge: guestSeconds,
-			HttpOnly: true, Secure: h.secure, SameSite: http.SameSiteLaxMode})
+		http.SetCookie(w, &http.Cookie{
+			Name: h.guestCookie(), Value: secret, Path: "/", MaxAge: guestSeconds,
+			HttpOnly: true, Secure: h.secure, SameSite: http.SameSiteLaxMode,
+		})
 		v.GuestHash = id.Hash(secret)
 	}
 	return v

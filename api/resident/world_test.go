@@ -131,8 +131,10 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 	must(t, err)
 	templates, err := mail.NewTemplates(payments.MailTemplates)
 	must(t, err)
-	w.pay = payments.New(payments.Parts{DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: processor, Queue: w.Queue,
-		Outbox: mail.New(w.DB, w.Queue, templates, w.Key, w.Clock.Now), Links: links, Render: printer.Receipt, Now: w.Clock.Now, Log: log},
+	w.pay = payments.New(payments.Parts{
+		DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: processor, Queue: w.Queue,
+		Outbox: mail.New(w.DB, w.Queue, templates, w.Key, w.Clock.Now), Links: links, Render: printer.Receipt, Now: w.Clock.Now, Log: log,
+	},
 		payments.Config{BaseURL: w.url})
 
 	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, Master: w.Key, Mail: w.codes})
@@ -145,8 +147,10 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 	signIn, err := oidc.New(oidc.Options{Issuer: w.url, Provider: idp, People: w.people, Staff: members, Sessions: sessions, Site: site, Now: w.Clock.Now, Log: log})
 	must(t, err)
 
-	o := resident.Options{BaseURL: w.url, DB: w.DB, Payments: w.pay, Bills: w.Bills, Books: w.Books, People: w.people, Sessions: sessions,
-		Site: site, Documents: printer, Now: w.Clock.Now, Log: log}
+	o := resident.Options{
+		BaseURL: w.url, DB: w.DB, Payments: w.pay, Bills: w.Bills, Books: w.Books, People: w.people, Sessions: sessions,
+		Site: site, Documents: printer, Now: w.Clock.Now, Log: log,
+	}
 	for _, option := range options {
 		option(&o)
 	}
@@ -357,8 +361,10 @@ func neutral(body string) string {
 // fromDepartment opens a checkout as the department of a bill does.
 func (w *world) fromDepartment(b bill.Bill) (checkoutID, token string) {
 	w.t.Helper()
-	checkoutID, token, err := w.pay.Open(w.t.Context(), payments.NewCheckout{BillIDs: []string{b.ID}, Channel: "department", DepartmentID: b.DepartmentID,
-		IdempotencyKey: b.ID, Lang: "en", ReturnURL: "https://permits.example.ca/done"})
+	checkoutID, token, err := w.pay.Open(w.t.Context(), payments.NewCheckout{
+		BillIDs: []string{b.ID}, Channel: "department", DepartmentID: b.DepartmentID,
+		IdempotencyKey: b.ID, Lang: "en", ReturnURL: "https://permits.example.ca/done",
+	})
 	must(w.t, err)
 	return checkoutID, token
 }

@@ -38,8 +38,17 @@ func TestContrast(t *testing.T) {
 	}
 	text = append(text, [2]string{"on-brand", "brand"}, [2]string{"on-brand", "brand-2"}, [2]string{"on-brand-2", "brand"},
 		[2]string{"on-action", "action"}, [2]string{"on-action", "action-hover"}, [2]string{"surface", "bad"})
-	parts := [][2]string{{"line-strong", "surface"}, {"line-strong", "ground"}, {"action", "surface"}, {"action", "ground"},
-		{"focus", "surface"}, {"focus", "ground"}, {"verdigris", "brand"}, {"verdigris", "brand-2"}, {"bad", "surface"}}
+	parts := [][2]string{
+		{"line-strong", "surface"},
+		{"line-strong", "ground"},
+		{"action", "surface"},
+		{"action", "ground"},
+		{"focus", "surface"},
+		{"focus", "ground"},
+		{"verdigris", "brand"},
+		{"verdigris", "brand-2"},
+		{"bad", "surface"},
+	}
 	for scheme, colours := range schemes {
 		for limit, pairs := range map[float64][][2]string{4.5: text, 3: parts} {
 			for _, p := range pairs {

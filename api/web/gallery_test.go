@@ -29,8 +29,13 @@ type galleryData struct {
 func gallery() galleryData {
 	form := &web.Form{Values: url.Values{"notice": {"7K3M"}, "lang": {"fr"}}}
 	form.Fail("notice", "web.error.s404.title")
-	return galleryData{form, 123450, clock.Date{Year: 2026, Month: 8, Day: 1}, time.Date(2026, 8, 1, 18, 5, 0, 0, time.UTC),
-		web.Pagination{Page: 4, Total: 9}, 12345}
+	return galleryData{
+		form, 123450,
+		clock.Date{Year: 2026, Month: 8, Day: 1},
+		time.Date(2026, 8, 1, 18, 5, 0, 0, time.UTC),
+		web.Pagination{Page: 4, Total: 9},
+		12345,
+	}
 }
 
 func TestGallery(t *testing.T) {
