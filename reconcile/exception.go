@@ -34,6 +34,7 @@ const (
 	Rejected         Kind = "sap-rejected"  // a document that SAP did not post
 	AnswerForeign    Kind = "sap-answer-foreign"
 	AnswerRefused    Kind = "sap-answer-refused"
+	PayerCredit      Kind = "payer-credit" // money whose bill no longer needed it: the payer owns it
 )
 
 // An Exception is what a person has to look at.

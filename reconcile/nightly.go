@@ -129,6 +129,7 @@ var steps = []step{
 	{"statements", (*Nightly).takeStatements},
 	{"match", (*Nightly).match},
 	{"settle", (*Nightly).settle},
+	{"credits", (*Nightly).tellCredits},
 	{"documents", (*Nightly).buildDocuments},
 	{"deliver", func(n *Nightly, ctx context.Context, _ clock.Date) (any, error) { return n.Deliver(ctx) }},
 	{"answers", func(n *Nightly, ctx context.Context, _ clock.Date) (any, error) { return n.ReadAnswers(ctx) }},

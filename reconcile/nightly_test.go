@@ -408,6 +408,9 @@ func TestPayouts(t *testing.T) {
 		if docs := c.documents(t); len(docs) != 2 || docs[0].Department != central || docs[1].Department != "water" {
 			t.Errorf("documents %+v", docs)
 		}
+		if e, _ := c.onlyException(t); e.Kind != PayerCredit || e.Amount != 10_000 {
+			t.Errorf("finance is told %+v, want the payer's credit", e)
+		}
 		c.verify(t)
 	})
 }
