@@ -55,8 +55,8 @@ var arrows = map[string][]string{
 var testArrows = []string{"simulators", "internal", "migrations", "payments/paymentstest"}
 
 // wallClock lists who may ask the machine for the time: the clock itself, and
-// benchmarks, which measure it.
-var wallClock = []string{"internal/clock", "cmd/bench"}
+// commands that measure it.
+var wallClock = []string{"internal/clock", "cmd/bench", "cmd/guichet"}
 
 // domain lists the rooms that may call others over HTTP and never serve it.
 var domain = []string{"department", "identity", "ledger", "payments", "reconcile"}

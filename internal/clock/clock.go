@@ -33,6 +33,9 @@ func (c *Clock) Now() time.Time {
 	return time.Now().Add(time.Duration(c.offset.Load())).Round(0).UTC()
 }
 
+// Offset is how far the clock runs ahead of the wall clock.
+func (c *Clock) Offset() time.Duration { return time.Duration(c.offset.Load()) }
+
 // SetOffset makes the clock run ahead of the wall clock by d. It refuses to go
 // back: time that has been seen stays in the past.
 func (c *Clock) SetOffset(d time.Duration) error {

@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -116,3 +117,13 @@ select current_setting('server_version_num')::int, current_user, current_databas
 	has_database_privilege(current_database(), 'create'),
 	coalesce((select pg_has_role(current_user, oid, 'member') from pg_roles where rolname = $1), false)
 from pg_roles where rolname = current_user`
+
+// Named returns a URL with the name of the database replaced.
+func Named(databaseURL, name string) (string, error) {
+	u, err := url.Parse(databaseURL)
+	if err != nil || u.Scheme == "" {
+		return "", errors.New("DATABASE_URL: want postgres://user@host:port/name")
+	}
+	u.Path = "/" + name
+	return u.String(), nil
+}
