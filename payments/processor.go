@@ -138,7 +138,7 @@ type Event struct {
 	ObjectID  string // id of the object the event is about
 	CreatedAt time.Time
 	Live      bool
-	Payload   []byte // as received, for the record
+	Payload   []byte // for the record: ids, type and states; never the payer's name or address
 }
 
 // A Payout is a transfer of our balance to the city's bank account; negative when

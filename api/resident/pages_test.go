@@ -84,7 +84,7 @@ func TestPages(t *testing.T) {
 	tried.fill(c, noon)
 	tried.Form, tried.Unanswered = failed("email", "resident.review.email_bad"), true
 	known := plain
-	known.Email = "lea@example.ca"
+	known.Email = "resident@demo.example"
 	receipt := sampleReceipt()
 	payment := &payments.Payment{Reference: "R4T7YQ2M9A", Amount: 7619, SucceededAt: noon}
 	webtest.Room(t, "resident", files, webtest.Samples{
@@ -116,7 +116,7 @@ func TestPages(t *testing.T) {
 			verifyPage{Receipt: &receipt, Proof: "waiting"},
 			verifyPage{Receipt: &receipt, Proof: "broken"},
 		},
-		"resident/account": {identity.Person{Name: "Léa", Email: "lea@example.ca", SignedInAt: noon}},
+		"resident/account": {identity.Person{Name: "Léa", Email: "resident@demo.example", SignedInAt: noon}},
 	})
 }
 

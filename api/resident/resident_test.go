@@ -118,7 +118,7 @@ func TestResidentPaysThreeDepartmentsAtOnce(t *testing.T) {
 	w.work()
 	v := w.visitor()
 	v.get("/").expect(t, 200, "Sign in or create an account")
-	lea := v.signIn("lea@example.ca")
+	lea := v.signIn("resident@demo.example")
 	v.get("/").expect(t, 200, "You owe nothing")
 	w.owned(lea, w.Bill("parking", "parking-wrong-way", 0))
 	w.owned(lea, w.Bill("permits", "inspection-extra", 0))
@@ -135,14 +135,14 @@ func TestResidentPaysThreeDepartmentsAtOnce(t *testing.T) {
 	v.post("/checkout", "bill", foreign.ID, "from", "01930000-0000-7000-8000-000000000000").expect(t, 404)
 
 	checkout := v.post("/checkout", "bill", bills[0], "bill", bills[1], "bill", bills[2], "bill", bills[2]).expect(t, 303).location
-	v.get(checkout).expect(t, 200, "HST (13%) $21.19", "Total $326.55", "The receipt goes to lea@example.ca")
+	v.get(checkout).expect(t, 200, "HST (13%) $21.19", "Total $326.55", "The receipt goes to resident@demo.example")
 	page := v.post(checkout+"/pay").expect(t, 303).location
 	v.get("/").expect(t, 200, "Being paid right now", "Go back to your payment")
 	v.get(v.card(page, goodCard).expect(t, 303).location).expect(t, 200, "Payment received", "$326.55")
 	eventually(t, "the receipt in the list", func() bool { return strings.Contains(v.get("/").text(), "No. 1") })
 	home = v.get("/").expect(t, 200, "You owe nothing", "Test parking, Test permits, Test water")
 	v.get(link(home.body, "/receipt/")).expect(t, 200, "HST number: 00000 0000 RT0001", "Total paid")
-	v.get("/account").expect(t, 200, "Léa Tremblay", "lea@example.ca")
+	v.get("/account").expect(t, 200, "Demo Résidente", "resident@demo.example")
 	w.visitor().get("/account").expect(t, 303)
 }
 
@@ -169,7 +169,7 @@ func TestTwoPayersOfOneBill(t *testing.T) {
 func TestOneBillOfThreeIsTaken(t *testing.T) {
 	w := newWorld(t)
 	v := w.visitor()
-	lea := v.signIn("lea@example.ca")
+	lea := v.signIn("resident@demo.example")
 	fine := w.owned(lea, w.Bill("parking", "parking-wrong-way", 0))
 	water := w.owned(lea, w.Bill("water", "water-consumption", 8736))
 	checkout := v.post("/checkout", "bill", fine.ID, "bill", water.ID).expect(t, 303).location

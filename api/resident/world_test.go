@@ -283,7 +283,7 @@ func (v *visitor) signIn(email string) string {
 	path, _, _ := strings.Cut(v.get("/signin?return=/").location, "?")
 	v.post(path, "do", "email", "email", email).expect(v.w.t, http.StatusSeeOther)
 	v.post(path, "do", "code", "code", v.w.codes.last()).expect(v.w.t, http.StatusSeeOther)
-	v.post(path, "do", "profile", "name", "Léa Tremblay", "language", "en").expect(v.w.t, http.StatusSeeOther)
+	v.post(path, "do", "profile", "name", "Demo Résidente", "language", "en").expect(v.w.t, http.StatusSeeOther)
 	return v.w.residentID()
 }
 

@@ -49,7 +49,7 @@ func TestGallery(t *testing.T) {
 // in light and dark colours, and the error pages.
 func TestGalleryInBrowser(t *testing.T) {
 	site := web.New(web.Options{Dev: true, Viewer: func(r *http.Request) web.Viewer {
-		v := web.Viewer{Name: "Léa Tremblay", SignOut: "/signout"}
+		v := web.Viewer{Name: "Demo Résidente", SignOut: "/signout"}
 		if strings.Contains(r.URL.Path, "staff") {
 			v.Nav = []web.Link{{Href: "/desk", Label: "web.desk"}, {Href: "/gallery/staff", Label: "gallery.title"}}
 		}
