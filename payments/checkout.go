@@ -133,8 +133,10 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, n NewCheckout) (checkoutI
 	if err := grant(ctx, tx, n.Viewer.GuestHash, checkoutID); err != nil {
 		return "", false, err
 	}
-	return checkoutID, false, audit.Record(ctx, tx, audit.Event{Action: "checkout.opened", ObjectType: "checkout", ObjectID: checkoutID,
-		Subject: resident, At: now, Details: map[string]any{"bills": len(bills)}})
+	return checkoutID, false, audit.Record(ctx, tx, audit.Event{
+		Action: "checkout.opened", ObjectType: "checkout", ObjectID: checkoutID,
+		Subject: resident, At: now, Details: map[string]any{"bills": len(bills)},
+	})
 }
 
 // sharedOwner is the owner that all bills have, or none.

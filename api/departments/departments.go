@@ -2,6 +2,7 @@
 // bills in, checkouts out. Its document is OpenAPI 3.1, made from the types here.
 //
 //	department's application ──Bearer key──▶ /api/v1/… ──▶ payments, payments/bill
+//	anybody ──▶ /api/v1/openapi.json
 //
 // A key sees its own department and nothing else: what belongs to another is 404.
 // Every POST takes an Idempotency-Key. Errors are RFC 9457 problem documents and
@@ -15,6 +16,8 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -25,7 +28,6 @@ import (
 	"guichet/internal/clock"
 	"guichet/payments"
 	"guichet/payments/bill"
-	"guichet/payments/fee"
 )
 
 // Subjects tells which resident a department means by a pairwise subject.
@@ -46,11 +48,19 @@ type Parts struct {
 	Log         *slog.Logger
 }
 
-// Prefix is where the API lives.
-const Prefix = "/api/v1"
+const (
+	// Prefix is where the API lives.
+	Prefix = "/api/v1"
+	// DocumentPath is where its OpenAPI document lives. It needs no key.
+	DocumentPath = Prefix + "/openapi.json"
+)
 
-// maxBody bounds a request: a bill of 100 lines is far below.
-const maxBody = 1 << 20
+const (
+	maxBody = 1 << 20 // bytes: a bill of 100 lines, all of it escaped, is half of it
+	// readTime bounds a slow body. The library's own 5 seconds would also end the
+	// request's context while the handler works.
+	readTime = time.Minute
+)
 
 // API serves the department API.
 type API struct {
@@ -60,62 +70,87 @@ type API struct {
 
 // New adds the API's routes to a router, below Prefix.
 func New(r chi.Router, p Parts) *API {
-	huma.NewError = problem
+	house()
 	a := &API{p: p}
 	r.Route(Prefix, func(r chi.Router) {
 		// Errors of the router itself are problem documents too.
-		r.NotFound(func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, http.StatusNotFound, "no such resource") })
-		r.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
-			writeProblem(w, http.StatusMethodNotAllowed, "the resource does not know this method")
+		r.NotFound(func(w http.ResponseWriter, _ *http.Request) {
+			writeProblem(w, http.StatusNotFound, "there is no such resource")
 		})
-		r.Use(noStore)
+		r.MethodNotAllowed(notAllowed(r))
+		r.Use(plain)
 		cfg := huma.DefaultConfig("Guichet department API", "1.0.0")
-		cfg.CreateHooks, cfg.SchemasPath, cfg.DocsPath = nil, "", ""
-		cfg.Info.Description = "Bills, checkouts and receipts for departmental applications. Amounts are integers of cents, Canadian dollars."
+		cfg.CreateHooks, cfg.OpenAPIPath, cfg.SchemasPath, cfg.DocsPath = nil, "", "", ""
+		format := huma.Format{Marshal: writeJSON, Unmarshal: readJSON}
+		cfg.Formats = map[string]huma.Format{"application/json": format, "json": format} // the second for …+json: problems
+		cfg.RejectUnknownQueryParameters = true
+		cfg.Info.Description = about
 		cfg.Servers = []*huma.Server{{URL: p.BaseURL + Prefix}}
 		cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-			"key": {Type: "http", Scheme: "bearer", Description: "An API key of the department."},
+			"key": {Type: "http", Scheme: "bearer", Description: "An API key of the department. It sees that department only."},
 		}
 		cfg.Security = []map[string][]string{{"key": {}}}
 		a.huma = humachi.New(r, cfg)
-		a.huma.UseMiddleware(a.authenticate)
+		a.huma.UseMiddleware(a.authenticate, a.readable)
 		a.routes()
+		a.finish()
+		r.Get(strings.TrimPrefix(DocumentPath, Prefix), a.serveDocument())
 	})
 	return a
 }
 
-// Document is the OpenAPI document, for the reference pages.
-func (a *API) Document() *huma.OpenAPI { return a.huma.OpenAPI() }
+// house sets what the library keeps in package variables.
+var house = sync.OnceFunc(func() {
+	huma.NewError = problem
+	huma.ErrorFormatter = quoteless
+	huma.ValidateStrictCasing = true
+	huma.DefaultArrayNullable = false
+})
 
 func (a *API) routes() {
-	huma.Register(a.huma, post("create-bill", "/bills", "Create a bill", http.StatusCreated), a.createBill)
-	huma.Register(a.huma, get("list-bills", "/bills", "List bills, the oldest first"), a.listBills)
-	huma.Register(a.huma, get("get-bill", "/bills/{id}", "Read a bill"), a.getBill)
-	huma.Register(a.huma, post("cancel-bill", "/bills/{id}/cancel", "Withdraw a bill nobody has paid", http.StatusOK), a.cancelBill)
-	huma.Register(a.huma, post("create-checkout", "/checkouts", "Open a checkout for some bills", http.StatusCreated), a.createCheckout)
-	huma.Register(a.huma, get("get-checkout", "/checkouts/{id}", "Read a checkout"), a.getCheckout)
+	huma.Register(a.huma, post("create-bill", "/bills", "Create a bill",
+		"It is open at once: in the books, and payable by its owner or, with the guest key, by whoever has the notice.",
+		http.StatusCreated), a.createBill)
+	huma.Register(a.huma, get("list-bills", "/bills", "List bills",
+		"The department's own, the oldest first, a page at a time."), a.listBills)
+	huma.Register(a.huma, get("get-bill", "/bills/{id}", "Read a bill",
+		"With what is due of it today."), a.getBill)
+	huma.Register(a.huma, post("cancel-bill", "/bills/{id}/cancel", "Withdraw a bill",
+		"One that nobody has paid or is paying. It is reversed in the books and stays readable.", http.StatusOK), a.cancelBill)
+	huma.Register(a.huma, post("create-checkout", "/checkouts", "Open a checkout",
+		"For the department's bills that one payer pays together. It lives for a day; what is due is worked out when the payer pays.",
+		http.StatusCreated), a.createCheckout)
+	huma.Register(a.huma, get("get-checkout", "/checkouts/{id}", "Read a checkout",
+		"Ask here, or wait for the events; that the payer came back proves nothing."), a.getCheckout)
 }
 
-func get(opID, path, summary string) huma.Operation {
-	return huma.Operation{OperationID: opID, Method: http.MethodGet, Path: path, Summary: summary, Errors: []int{401, 404, 422, 500}}
+func get(opID, path, summary, description string) huma.Operation {
+	return huma.Operation{
+		OperationID: opID, Method: http.MethodGet, Path: path, Summary: summary, Description: description, Tags: tags(path),
+		Errors: []int{401, 404, 422, 500},
+	}
 }
 
-func post(opID, path, summary string, status int) huma.Operation {
-	return huma.Operation{OperationID: opID, Method: http.MethodPost, Path: path, Summary: summary, DefaultStatus: status,
-		MaxBodyBytes: maxBody, Errors: []int{401, 404, 409, 413, 415, 422, 500}}
+func post(opID, path, summary, description string, status int) huma.Operation {
+	return huma.Operation{
+		OperationID: opID, Method: http.MethodPost, Path: path, Summary: summary, Description: description, Tags: tags(path),
+		DefaultStatus: status, MaxBodyBytes: maxBody, BodyReadTimeout: readTime, Errors: []int{400, 401, 404, 408, 409, 413, 415, 422, 500},
+	}
 }
+
+func tags(path string) []string { return []string{strings.Split(path, "/")[1]} }
 
 type departmentKey struct{}
 
 // authenticate lets nobody pass without a department's key.
 func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
-	key, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer ")
-	if !ok {
+	scheme, key, ok := strings.Cut(ctx.Header("Authorization"), " ")
+	if !ok || !strings.EqualFold(scheme, "Bearer") {
 		ctx.SetHeader("WWW-Authenticate", `Bearer realm="guichet"`)
 		a.refuse(ctx, http.StatusUnauthorized, "an API key is needed: Authorization: Bearer guichet_…")
 		return
 	}
-	d, err := a.p.Departments.Authenticate(ctx.Context(), key)
+	d, err := a.p.Departments.Authenticate(ctx.Context(), strings.TrimSpace(key))
 	if errors.Is(err, department.ErrKey) {
 		ctx.SetHeader("WWW-Authenticate", `Bearer realm="guichet", error="invalid_token"`)
 		a.refuse(ctx, http.StatusUnauthorized, "the API key is unknown or revoked")
@@ -143,39 +178,25 @@ func caller(ctx context.Context) department.Department {
 	return ctx.Value(departmentKey{}).(department.Department) //nolint:forcetypeassert // no handler runs without authenticate
 }
 
-func noStore(next http.Handler) http.Handler {
+// plain makes answers JSON, whatever is asked for, and nobody's to keep.
+func plain(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Cache-Control", "no-store")
+		r.Header.Del("Accept")
 		next.ServeHTTP(w, r)
 	})
 }
 
-// problemOf turns an error of the rooms below into an answer. What it does not
-// know is 500 without detail; the cause goes to the log.
-func (a *API) problemOf(ctx context.Context, err error) error {
-	var (
-		move    *bill.TransitionError
-		status  int
-		message string
-	)
-	switch {
-	case errors.Is(err, bill.ErrNotFound), errors.Is(err, payments.ErrNotFound):
-		status, message = http.StatusNotFound, "the department has no such object"
-	case errors.Is(err, fee.ErrNotFound):
-		status, message = http.StatusUnprocessableEntity, "a line names a fee that the department does not have on the date of issue"
-	case errors.Is(err, bill.ErrInvalid), errors.Is(err, fee.ErrPrice), errors.Is(err, payments.ErrEmpty):
-		status, message = http.StatusUnprocessableEntity, err.Error()
-	case errors.Is(err, bill.ErrConflict), errors.Is(err, payments.ErrConflict):
-		status, message = http.StatusConflict, "the Idempotency-Key was used before with another body"
-	case errors.Is(err, bill.ErrReference):
-		status, message = http.StatusConflict, "the department has a bill with this reference already"
-	case errors.Is(err, bill.ErrBeingPaid):
-		status, message = http.StatusConflict, "the bill is being paid right now"
-	case errors.As(err, &move):
-		status, message = http.StatusConflict, move.Error()
-	default:
-		a.p.Log.ErrorContext(ctx, "department API", "error", err)
-		status, message = http.StatusInternalServerError, "something went wrong on our side; try again with the same Idempotency-Key"
+// notAllowed answers 405 with the methods that the path has (RFC 9110, 15.5.6).
+func notAllowed(routes chi.Routes) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			if routes.Match(chi.NewRouteContext(), method, chi.RouteContext(r.Context()).RoutePath) {
+				allowed = append(allowed, method)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		writeProblem(w, http.StatusMethodNotAllowed, "the resource does not know this method")
 	}
-	return huma.NewError(status, message)
 }

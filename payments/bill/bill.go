@@ -161,7 +161,8 @@ func New(db *pgxpool.Pool, books *ledger.Books, depts *department.Service, guest
 }
 
 // Receivable and Uncollected are the accounts a department's bills meet in.
-func Receivable(department string) string  { return "assets:receivable:" + department }
+func Receivable(department string) string { return "assets:receivable:" + department }
+
 func Uncollected(department string) string { return "liabilities:billed-not-collected:" + department }
 
 // OpenAccounts opens the accounts that a department's bills meet in. Doing it
@@ -222,16 +223,16 @@ func (s *Service) issue(ctx context.Context, tx pgx.Tx, n NewBill) (Bill, bool, 
 		Notice: id.Code(9), Type: n.Type, State: Open, ResidentID: n.ResidentID, Reference: n.Reference,
 		IssuedOn: n.IssuedOn, DueOn: n.DueOn, Version: 1, UpdatedAt: s.now(),
 	}
-	var froms []clock.Date
-	var most money.Amount // with all steps; no line alone overflows
+	var versions []fee.Version // of the lines' fees
+	var most money.Amount      // with all steps; no line alone overflows
 	for i, nl := range n.Lines {
-		l, from, early, err := s.price(ctx, tx, n, nl)
+		l, v, err := s.price(ctx, tx, n, nl)
 		if err != nil {
 			return Bill{}, false, &LineError{i + 1, err}
 		}
 		l.Line = i + 1
 		if l.Step > 0 {
-			until := n.IssuedOn.AddDays(early)
+			until := n.IssuedOn.AddDays(v.EarlyDays)
 			if b.EarlyUntil != (clock.Date{}) && b.EarlyUntil != until {
 				return Bill{}, false, &LineError{i + 1, fmt.Errorf("its early amount ends on another day than the lines before: %w", ErrInvalid)}
 			}
@@ -241,7 +242,7 @@ func (s *Service) issue(ctx context.Context, tx pgx.Tx, n NewBill) (Bill, bool, 
 		if most += l.Net + l.Tax + l.Step; most > maxBill {
 			return Bill{}, false, ErrTooMuch
 		}
-		b.Lines, froms = append(b.Lines, l), append(froms, from)
+		b.Lines, versions = append(b.Lines, l), append(versions, v)
 	}
 	b.EntryID, err = s.books.Append(ctx, tx, ledger.Entry{
 		Key: "bill/" + b.ID + "/issued", Kind: "bill.issued", EffectiveOn: b.IssuedOn, RecordedAt: s.now(), Currency: money.CAD,
@@ -255,11 +256,13 @@ func (s *Service) issue(ctx context.Context, tx pgx.Tx, n NewBill) (Bill, bool, 
 	if err != nil {
 		return Bill{}, false, err
 	}
-	if err := s.insert(ctx, tx, b, n, hash, froms); err != nil {
+	if err := s.insert(ctx, tx, b, n, hash, versions); err != nil {
 		return Bill{}, false, err
 	}
-	if err := audit.Record(ctx, tx, audit.Event{Action: "bill.issued", ObjectType: "bill", ObjectID: b.ID, Subject: b.ResidentID, At: s.now(),
-		Details: map[string]any{"department": b.Department, "amount_cents": int64(b.Billed)}}); err != nil {
+	if err := audit.Record(ctx, tx, audit.Event{
+		Action: "bill.issued", ObjectType: "bill", ObjectID: b.ID, Subject: b.ResidentID, At: s.now(),
+		Details: map[string]any{"department": b.Department, "amount_cents": int64(b.Billed)},
+	}); err != nil {
 		return Bill{}, false, err
 	}
 	return b, false, s.emit(ctx, tx, b, "bill.issued")
@@ -321,32 +324,32 @@ func (s *Service) replay(ctx context.Context, tx pgx.Tx, n NewBill, hash []byte)
 	return bills[0], true, nil
 }
 
-func (s *Service) price(ctx context.Context, tx pgx.Tx, n NewBill, nl NewLine) (l Line, from clock.Date, earlyDays int, err error) {
+func (s *Service) price(ctx context.Context, tx pgx.Tx, n NewBill, nl NewLine) (Line, fee.Version, error) {
 	v, err := fee.On(ctx, tx, n.DepartmentID, nl.Fee, n.IssuedOn)
 	if err != nil {
-		return Line{}, clock.Date{}, 0, err
+		return Line{}, v, err
 	}
 	if nl.Quantity == 0 {
 		nl.Quantity = 1
 	}
 	p, err := v.Price(nl.Quantity, nl.Amount)
 	if err != nil {
-		return Line{}, clock.Date{}, 0, err
+		return Line{}, v, err
 	}
-	l = Line{
-		Fee: v.FeeID, DescriptionEN: nl.DescriptionEN, DescriptionFR: nl.DescriptionFR, Quantity: nl.Quantity,
+	l := Line{
+		Fee: v.Code, DescriptionEN: nl.DescriptionEN, DescriptionFR: nl.DescriptionFR, Quantity: nl.Quantity,
 		Net: p.Net, Tax: p.Tax, Step: p.Step, TaxCode: v.Tax, Revenue: v.Revenue, Dimensions: v.Dimensions,
 	}
 	if (l.DescriptionEN == "") != (l.DescriptionFR == "") {
-		return Line{}, clock.Date{}, 0, fmt.Errorf("description in one language only: %w", ErrInvalid)
+		return Line{}, v, fmt.Errorf("description in one language only: %w", ErrInvalid)
 	}
 	if l.DescriptionEN == "" {
 		l.DescriptionEN, l.DescriptionFR = v.NameEN, v.NameFR
 	}
-	return l, v.EffectiveFrom, v.EarlyDays, nil
+	return l, v, nil
 }
 
-func (s *Service) insert(ctx context.Context, tx pgx.Tx, b Bill, n NewBill, hash []byte, froms []clock.Date) error {
+func (s *Service) insert(ctx context.Context, tx pgx.Tx, b Bill, n NewBill, hash []byte, versions []fee.Version) error {
 	var early any
 	if b.EarlyUntil != (clock.Date{}) {
 		early = b.EarlyUntil.Time()
@@ -368,7 +371,7 @@ func (s *Service) insert(ctx context.Context, tx pgx.Tx, b Bill, n NewBill, hash
 			insert into payments.bill_line (bill_id, line, fee_id, fee_from, description_en, description_fr, quantity, net_cents,
 				tax_code, tax_cents, step_cents, revenue_account, fund, cost_centre, order_no, wbs)
 			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)`,
-			b.ID, l.Line, l.Fee, froms[i].Time(), l.DescriptionEN, l.DescriptionFR, l.Quantity, l.Net,
+			b.ID, l.Line, versions[i].FeeID, versions[i].EffectiveFrom.Time(), l.DescriptionEN, l.DescriptionFR, l.Quantity, l.Net,
 			string(l.TaxCode), l.Tax, l.Step, l.Revenue, d.Fund, d.CostCentre, d.Order, d.WBS)
 	}
 	batch.Queue(`insert into payments.bill_event (bill_id, version, from_state, to_state, cause, at) values ($1, 1, '', $2, 'issued', $3)`,

@@ -22,8 +22,8 @@ func TestIssuePutsTheBillIntoTheBooksOnce(t *testing.T) {
 		t.Errorf("billed %s, state %s; want 184.19, open", b.Billed, b.State)
 	}
 	again, replayed, err := c.Bills.Issue(t.Context(), n)
-	if err != nil || !replayed || again.ID != b.ID {
-		t.Errorf("same key, same content: %s, replayed %v, %v; want %s", again.ID, replayed, err, b.ID)
+	if err != nil || !replayed || again.ID != b.ID || again.Lines[0] != b.Lines[0] {
+		t.Errorf("same key, same content: %s %+v, replayed %v, %v; want %s %+v", again.ID, again.Lines[0], replayed, err, b.ID, b.Lines[0])
 	}
 	other := n
 	other.Reference = "other"

@@ -237,8 +237,10 @@ func (s *Service) cancel(ctx context.Context, tx pgx.Tx, b *Bill, reason string)
 	if err := s.move(ctx, tx, b, Cancelled, "cancelled"); err != nil {
 		return err
 	}
-	if err := audit.Record(ctx, tx, audit.Event{Action: "bill.cancelled", ObjectType: "bill", ObjectID: b.ID, Subject: b.ResidentID,
-		At: s.now(), Details: map[string]any{"reason": reason}}); err != nil {
+	if err := audit.Record(ctx, tx, audit.Event{
+		Action: "bill.cancelled", ObjectType: "bill", ObjectID: b.ID, Subject: b.ResidentID,
+		At: s.now(), Details: map[string]any{"reason": reason},
+	}); err != nil {
 		return err
 	}
 	return s.emit(ctx, tx, *b, "bill.cancelled")
@@ -259,7 +261,9 @@ type told struct {
 func (s *Service) emit(ctx context.Context, tx pgx.Tx, b Bill, event string) error {
 	return s.depts.Emit(ctx, tx, department.Event{
 		DepartmentID: b.DepartmentID, Type: event, ObjectType: "bill", ObjectID: b.ID, Sequence: b.Version,
-		Data: told{ID: b.ID, Reference: b.Reference, NoticeNumber: b.Notice, Type: b.Type, State: b.State,
-			BilledCents: int64(b.Billed), PaidCents: int64(b.Paid), Currency: money.CAD},
+		Data: told{
+			ID: b.ID, Reference: b.Reference, NoticeNumber: id.Group(b.Notice), Type: b.Type, State: b.State,
+			BilledCents: int64(b.Billed), PaidCents: int64(b.Paid), Currency: money.CAD,
+		},
 	})
 }

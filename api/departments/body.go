@@ -1,0 +1,68 @@
+package departments
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+)
+
+// readable refuses bodies that are not plain JSON, by what their headers say.
+func (a *API) readable(ctx huma.Context, next func(huma.Context)) {
+	if ctx.Operation().RequestBody == nil {
+		next(ctx)
+		return
+	}
+	media, params, err := mime.ParseMediaType(ctx.Header("Content-Type"))
+	charset, coding := params["charset"], ctx.Header("Content-Encoding")
+	if err != nil || media != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) ||
+		(coding != "" && !strings.EqualFold(coding, "identity")) {
+		a.refuse(ctx, http.StatusUnsupportedMediaType, "the body must be application/json, in UTF-8 and not compressed")
+		return
+	}
+	r, _ := humachi.Unwrap(ctx)
+	r.Header.Set("Content-Type", media) // the library compares it letter by letter
+	next(ctx)
+}
+
+// readJSON reads a body. Its errors never quote what could not be read.
+func readJSON(data []byte, v any) error {
+	if !utf8.Valid(data) {
+		return errors.New("the body is not UTF-8")
+	}
+	err := json.Unmarshal(data, v)
+	var (
+		kind   *json.UnmarshalTypeError
+		syntax *json.SyntaxError
+	)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &kind) && kind.Field != "": // the name is ours; all but the form of numbers is checked before
+		return fmt.Errorf("%s: an integer is written without fraction and exponent", kind.Field)
+	case errors.As(err, &kind):
+		return errors.New("a number is out of range")
+	case errors.As(err, &syntax):
+		return fmt.Errorf("the body is not JSON: see byte %d", syntax.Offset)
+	}
+	return errors.New("the body is not JSON")
+}
+
+func writeJSON(w io.Writer, v any) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return err
+	}
+	_, _ = w.Write(b.Bytes()) // a caller who has gone away is nobody's error
+	return nil
+}
