@@ -107,8 +107,10 @@ func (s *Service) Create(ctx context.Context, tx pgx.Tx, d Department) (Departme
 		}
 		return old, nil
 	}
-	return d, audit.Record(ctx, tx, audit.Event{Action: "department.created", ObjectType: "department", ObjectID: d.ID,
-		Details: map[string]any{"code": d.Code}, At: s.now()})
+	return d, audit.Record(ctx, tx, audit.Event{
+		Action: "department.created", ObjectType: "department", ObjectID: d.ID,
+		Details: map[string]any{"code": d.Code}, At: s.now(),
+	})
 }
 
 const columns = `id, code, name_en, name_fr, basis, hst_number`
@@ -156,8 +158,10 @@ func (s *Service) IssueKey(ctx context.Context, tx pgx.Tx, departmentID, name, e
 	if err != nil {
 		return "", fmt.Errorf("issue key %q: %w", name, err)
 	}
-	return secret, audit.Record(ctx, tx, audit.Event{Action: "api_key.created", ObjectType: "api_key", ObjectID: keyID,
-		Details: map[string]any{"department": departmentID, "name": name}, At: s.now()})
+	return secret, audit.Record(ctx, tx, audit.Event{
+		Action: "api_key.created", ObjectType: "api_key", ObjectID: keyID,
+		Details: map[string]any{"department": departmentID, "name": name}, At: s.now(),
+	})
 }
 
 // RevokeKey makes a key useless from now on. Revoking again changes nothing.
@@ -221,6 +225,8 @@ func (s *Service) AddEndpoint(ctx context.Context, tx pgx.Tx, departmentID, addr
 	if err != nil {
 		return "", fmt.Errorf("add webhook endpoint: %w", err)
 	}
-	return secret, audit.Record(ctx, tx, audit.Event{Action: "webhook_endpoint.created", ObjectType: "webhook_endpoint", ObjectID: endpointID,
-		Details: map[string]any{"department": departmentID, "url": address, "private": allowPrivate}, At: s.now()})
+	return secret, audit.Record(ctx, tx, audit.Event{
+		Action: "webhook_endpoint.created", ObjectType: "webhook_endpoint", ObjectID: endpointID,
+		Details: map[string]any{"department": departmentID, "url": address, "private": allowPrivate}, At: s.now(),
+	})
 }
