@@ -13,7 +13,7 @@ import (
 )
 
 var (
-	namedTest = regexp.MustCompile("\\b(?:Test|Fuzz)[A-Z]\\w*")
+	namedTest = regexp.MustCompile(`\b(?:Test|Fuzz)[A-Z]\w*`)
 	mdLink    = regexp.MustCompile(`\]\(([^)#\s]+)[^)]*\)`)
 )
 
