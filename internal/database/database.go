@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -91,7 +93,7 @@ func CheckOwner(ctx context.Context, url string) error {
 	cfg.ConnectTimeout = 10 * time.Second
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("DATABASE_URL: %w", err)
+		return &unreachableError{err}
 	}
 	defer conn.Close(ctx)
 	var version int
@@ -109,6 +111,20 @@ func CheckOwner(ctx context.Context, url string) error {
 		return fmt.Errorf("DATABASE_URL: user %s may not create roles: alter role %s createrole, or create role %s and grant it to %s", user, user, Role, user)
 	}
 	return nil
+}
+
+// An unreachableError says in one line what pgx says in a line for each attempt:
+// every address, with TLS and without.
+type unreachableError struct{ err error }
+
+func (e *unreachableError) Unwrap() error { return e.err }
+
+func (e *unreachableError) Error() string {
+	lines := strings.Split(e.err.Error(), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	return "DATABASE_URL: " + strings.Join(slices.Compact(lines), " ")
 }
 
 // A user that is already a member of the role needs no right to create it.

@@ -69,6 +69,15 @@ func TestCheckOwnerSaysInOneLineWhatIsMissing(t *testing.T) {
 	}
 }
 
+func TestCheckOwnerSaysInOneLineThatNobodyAnswers(t *testing.T) {
+	t.Parallel()
+	// Two attempts, with TLS and without, fail alike.
+	err := database.CheckOwner(t.Context(), "postgres://somebody@127.0.0.1:1/none")
+	if err == nil || strings.Contains(err.Error(), "\n") || strings.Count(err.Error(), "refused") != 1 || !strings.HasPrefix(err.Error(), "DATABASE_URL: ") {
+		t.Errorf("err = %v, want one line that says it once", err)
+	}
+}
+
 // user makes a role of its own for the test and returns the URL with it.
 func user(t *testing.T, owner string, attributes string, grants ...string) string {
 	t.Helper()

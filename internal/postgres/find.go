@@ -31,7 +31,7 @@ func Find() (Binary, error) {
 	if dir := os.Getenv("PG_BIN"); dir != "" {
 		b, err := inspect(dir)
 		if err != nil {
-			return Binary{}, fmt.Errorf("PG_BIN=%s: %w", dir, err)
+			return Binary{}, fmt.Errorf("PG_BIN=%s: %w: set it to the folder of initdb and postgres, unset it to have the usual places searched, or set DATABASE_URL to a running server", dir, err)
 		}
 		return b, nil
 	}
@@ -74,7 +74,7 @@ var versionLine = regexp.MustCompile(`^postgres \(PostgreSQL\) (\d+)`)
 
 func inspect(dir string) (Binary, error) {
 	if _, err := exec.LookPath(filepath.Join(dir, "initdb")); err != nil {
-		return Binary{}, fmt.Errorf("no initdb there: %w", err)
+		return Binary{}, errors.New("no initdb there")
 	}
 	out, err := exec.Command(filepath.Join(dir, "postgres"), "--version").Output()
 	if err != nil {

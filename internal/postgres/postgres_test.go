@@ -333,7 +333,7 @@ func TestBrokenClusterIsOneClearLine(t *testing.T) {
 func TestFindSaysWhatIsWrongWithPGBIN(t *testing.T) {
 	fake := t.TempDir()
 	t.Setenv("PG_BIN", fake)
-	if _, err := Find(); err == nil || !strings.Contains(err.Error(), "PG_BIN="+fake) {
+	if _, err := Find(); err == nil || !strings.Contains(err.Error(), "PG_BIN="+fake) || !strings.Contains(err.Error(), "DATABASE_URL") {
 		t.Errorf("empty folder: %v", err)
 	}
 	for name, text := range map[string]string{"initdb": "", "postgres": "echo 'postgres (PostgreSQL) 14.11'"} {
