@@ -50,10 +50,9 @@ func load(ctx context.Context, q Querier, ids []string, locking string) ([]Bill,
 	rows, err := q.Query(ctx, `
 		select b.id, b.department_id, d.code, d.name_en, d.name_fr, b.notice_number, b.type, b.state, b.stage, b.held,
 			coalesce(b.resident_id::text, ''), b.reference, b.issued_on, b.due_on, b.early_until, b.billed_cents, b.paid_cents,
-			b.entry_id, b.version, b.updated_at, r.until, coalesce(r.payment_id::text, '')
+			b.entry_id, b.version, b.updated_at
 		from payments.bill b
 		join department.department d on d.id = b.department_id
-		left join payments.reservation r on r.bill_id = b.id
 		where b.id = any($1::uuid[])
 		order by b.id `+locking, ids)
 	if err != nil {
@@ -62,16 +61,13 @@ func load(ctx context.Context, q Querier, ids []string, locking string) ([]Bill,
 	bills, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Bill, error) {
 		var b Bill
 		var issued, due time.Time
-		var early, until *time.Time
+		var early *time.Time
 		err := row.Scan(&b.ID, &b.DepartmentID, &b.Department, &b.DepartmentEN, &b.DepartmentFR, &b.Notice, &b.Type, &b.State, &b.Stage, &b.Held,
 			&b.ResidentID, &b.Reference, &issued, &due, &early, &b.Billed, &b.Paid,
-			&b.EntryID, &b.Version, &b.UpdatedAt, &until, &b.BeingPaidBy)
+			&b.EntryID, &b.Version, &b.UpdatedAt)
 		b.IssuedOn, b.DueOn = clock.FromTime(issued), clock.FromTime(due)
 		if early != nil {
 			b.EarlyUntil = clock.FromTime(*early)
-		}
-		if until != nil {
-			b.BeingPaidUntil = *until
 		}
 		return b, err
 	})
@@ -81,6 +77,9 @@ func load(ctx context.Context, q Querier, ids []string, locking string) ([]Bill,
 	return bills, loadLines(ctx, q, bills)
 }
 
+// loadLines reads what hangs on the bills: their lines, what was paid of them, and
+// who is paying now. It is a statement of its own, because one that has waited for
+// a bill's row still sees everything else as it was before it waited.
 func loadLines(ctx context.Context, q Querier, bills []Bill) error {
 	at := make(map[string]*Bill, len(bills))
 	ids := make([]string, len(bills))
@@ -91,9 +90,10 @@ func loadLines(ctx context.Context, q Querier, bills []Bill) error {
 		select l.bill_id, l.line, f.code, l.description_en, l.description_fr, l.quantity, l.net_cents, l.tax_cents, l.step_cents,
 			exists (select 1 from payments.bill_adjustment j where j.bill_id = l.bill_id and j.line = l.line and j.kind = 'early_lapsed'),
 			l.tax_code, l.revenue_account, l.fund, l.cost_centre, l.order_no, l.wbs,
-			coalesce(p.net, 0), coalesce(p.step, 0), coalesce(p.tax, 0)
+			coalesce(p.net, 0), coalesce(p.step, 0), coalesce(p.tax, 0), r.until, coalesce(r.payment_id::text, '')
 		from payments.bill_line l
 		join payments.fee f on f.id = l.fee_id
+		left join payments.reservation r on r.bill_id = l.bill_id
 		left join lateral (
 			select sum(a.net_cents)::bigint as net, sum(a.step_cents)::bigint as step, sum(a.tax_cents)::bigint as tax
 			from payments.allocation a join payments.payment p on p.id = a.payment_id
@@ -105,12 +105,16 @@ func loadLines(ctx context.Context, q Querier, bills []Bill) error {
 	if err != nil {
 		return fmt.Errorf("load bill lines: %w", err)
 	}
-	var billID string
+	var billID, paidBy string
+	var until *time.Time
 	var l Line
 	d := &l.Dimensions
 	_, err = pgx.ForEachRow(rows, []any{&billID, &l.Line, &l.Fee, &l.DescriptionEN, &l.DescriptionFR, &l.Quantity, &l.Net, &l.Tax, &l.Step,
-		&l.Crystallised, &l.TaxCode, &l.Revenue, &d.Fund, &d.CostCentre, &d.Order, &d.WBS, &l.PaidNet, &l.PaidStep, &l.PaidTax}, func() error {
+		&l.Crystallised, &l.TaxCode, &l.Revenue, &d.Fund, &d.CostCentre, &d.Order, &d.WBS, &l.PaidNet, &l.PaidStep, &l.PaidTax, &until, &paidBy}, func() error {
 		b := at[billID]
+		if until != nil {
+			b.BeingPaidUntil, b.BeingPaidBy = *until, paidBy
+		}
 		d.Department = b.Department
 		b.Lines = append(b.Lines, l)
 		return nil
