@@ -68,3 +68,23 @@ func TestABillThatIsTakenAtThisMomentIsNotWithdrawn(t *testing.T) {
 		t.Errorf("withdraw a bill that has just been reserved: %v, want ErrBeingPaid", err)
 	}
 }
+
+func TestOpeningACheckoutDoesNotWaitForAPayment(t *testing.T) {
+	w := newWorld(t)
+	b, other := w.Issue(t, w.Bill("water", "water-consumption", 1000)), w.Issue(t, w.Bill("water", "water-consumption", 1000))
+	checkoutID := w.checkout(t, other)
+	paying := w.begin(t)
+	if _, err := bill.Lock(t.Context(), paying, []string{b.ID}); err != nil {
+		t.Fatal(err)
+	}
+	opening := w.begin(t)
+	if _, err := opening.Exec(t.Context(), `set local lock_timeout = '5s'`); err != nil {
+		t.Fatal(err)
+	}
+	// Waiting here, in the order of the payer's list and not of the ids, two could
+	// wait for each other.
+	if _, err := opening.Exec(t.Context(), `insert into payments.checkout_bill (checkout_id, position, bill_id) values ($1, 2, $2)`,
+		checkoutID, b.ID); err != nil {
+		t.Errorf("put a bill into a checkout while it is being paid: %v", err)
+	}
+}

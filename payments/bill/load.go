@@ -29,9 +29,10 @@ func Load(ctx context.Context, q Querier, ids []string) ([]Bill, error) {
 }
 
 // Lock is Load with the bills' rows locked, in id order: two payments over the
-// same bills in another order would otherwise deadlock.
+// same bills in another order would otherwise deadlock. No key changes, so rows
+// that refer to a bill, such as a checkout's, need not wait.
 func Lock(ctx context.Context, tx pgx.Tx, ids []string) ([]Bill, error) {
-	bills, err := load(ctx, tx, ids, "for update of b")
+	bills, err := load(ctx, tx, ids, "for no key update of b")
 	if err == nil && len(bills) != distinct(ids) {
 		return nil, ErrNotFound
 	}
