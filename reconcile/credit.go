@@ -13,7 +13,7 @@ import (
 
 // A creditsResult counts what the step found.
 type creditsResult struct {
-	Opened int `json:"opened"`
+	Credits int `json:"credits"`
 }
 
 // tellCredits opens an exception for each credit of a payer that finance has not
@@ -52,7 +52,7 @@ func (n *Nightly) tellCredits(ctx context.Context, _ clock.Date) (any, error) {
 				return err
 			}
 		}
-		did.Opened = len(credits)
+		did.Credits = len(credits)
 		return nil
 	})
 	if err != nil {

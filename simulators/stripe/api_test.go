@@ -268,7 +268,7 @@ func TestWhoMayCall(t *testing.T) {
 
 func TestCustomers(t *testing.T) {
 	w := newWorld(t)
-	c, err := w.client.Customers.New(&api.CustomerParams{Email: api.String("ada@example.ca"), Metadata: map[string]string{"resident": "r1"}})
+	c, err := w.client.Customers.New(&api.CustomerParams{Email: api.String("payer@demo.example"), Metadata: map[string]string{"resident": "r1"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,14 +276,14 @@ func TestCustomers(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eq(t, "customer", c.Email+" "+c.Name+" "+c.Metadata["resident"], "ada@example.ca Ada r1")
+	eq(t, "customer", c.Email+" "+c.Name+" "+c.Metadata["resident"], "payer@demo.example Ada r1")
 	p := w.params(1000)
 	p.Customer = &c.ID
 	s, err := w.client.CheckoutSessions.New(p)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if page := w.get(s.URL); !strings.Contains(page.body, `value="ada@example.ca" required readonly`) {
+	if page := w.get(s.URL); !strings.Contains(page.body, `value="payer@demo.example" required readonly`) {
 		t.Error("the customer's e-mail is not fixed on the page")
 	}
 	if c, err = w.client.Customers.Del(c.ID, nil); err != nil || !c.Deleted {

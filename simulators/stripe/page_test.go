@@ -29,7 +29,7 @@ func TestPaying(t *testing.T) {
 	got := w.read(s.ID)
 	eq(t, "status", got.Status, api.CheckoutSessionStatusComplete)
 	eq(t, "payment status", got.PaymentStatus, api.CheckoutSessionPaymentStatusPaid)
-	eq(t, "payer", got.CustomerDetails.Email+" "+got.CustomerDetails.Name, "ada@example.ca Ada Tremblay")
+	eq(t, "payer", got.CustomerDetails.Email+" "+got.CustomerDetails.Name, "payer@demo.example Demo Payer")
 	pi := got.PaymentIntent
 	eq(t, "intent", pi.Status, api.PaymentIntentStatusSucceeded)
 	eq(t, "received", pi.AmountReceived, 11300)
@@ -91,7 +91,7 @@ func TestDeclinedCards(t *testing.T) {
 			if !strings.Contains(page.body, tt.says) || !strings.Contains(page.body, `role="alert"`) {
 				t.Errorf("the page does not say %q", tt.says)
 			}
-			if !strings.Contains(page.body, `value="ada@example.ca"`) || strings.Contains(page.body, `value="`+number) {
+			if !strings.Contains(page.body, `value="payer@demo.example"`) || strings.Contains(page.body, `value="`+number) {
 				t.Error("the page must keep the e-mail and forget the card")
 			}
 			got := w.read(s.ID)

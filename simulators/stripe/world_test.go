@@ -279,11 +279,11 @@ func (w *world) post(to string, form url.Values) shown {
 }
 
 func card(number string) url.Values {
-	return url.Values{"method": {"card"}, "email": {"ada@example.ca"}, "name": {"Ada Tremblay"}, "number": {number}, "expiry": {"04/29"}, "cvc": {"123"}}
+	return url.Values{"method": {"card"}, "email": {"payer@demo.example"}, "name": {"Demo Payer"}, "number": {number}, "expiry": {"04/29"}, "cvc": {"123"}}
 }
 
 func debit(account string) url.Values {
-	return url.Values{"method": {"acss_debit"}, "email": {"ada@example.ca"}, "name": {"Ada Tremblay"}, "institution": {"000"}, "transit": {"11000"}, "account": {account}}
+	return url.Values{"method": {"acss_debit"}, "email": {"payer@demo.example"}, "name": {"Demo Payer"}, "institution": {"000"}, "transit": {"11000"}, "account": {account}}
 }
 
 // paid is a session of cents that was paid with the card, read again with its charge.
