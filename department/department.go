@@ -46,7 +46,7 @@ type Department struct {
 	Code      string // short, in account paths and addresses: "parking"
 	NameEN    string
 	NameFR    string
-	Basis     string // "settled" or "accrual": what is exported to SAP
+	Basis     string // "settled": what is exported to SAP; "accrual" is refused until the export knows it
 	HSTNumber string // printed on receipts; empty when it charges none
 }
 
@@ -86,8 +86,8 @@ func (s *Service) Create(ctx context.Context, tx pgx.Tx, d Department) (Departme
 	if d.NameEN == "" || d.NameFR == "" {
 		return Department{}, fmt.Errorf("department %s: a name in both languages is needed", d.Code)
 	}
-	if d.Basis != "settled" && d.Basis != "accrual" {
-		return Department{}, fmt.Errorf("department %s: basis %q: want settled or accrual", d.Code, d.Basis)
+	if d.Basis != "settled" {
+		return Department{}, fmt.Errorf("department %s: basis %q: only settled can be exported to SAP today", d.Code, d.Basis)
 	}
 	d.ID = id.New()
 	tag, err := tx.Exec(ctx, `

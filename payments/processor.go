@@ -73,6 +73,7 @@ type SessionRequest struct {
 	CheckoutID string // comes back in Session.CheckoutID
 	PaymentID  string // kept as metadata on session and payment intent
 	Lines      []SessionLine
+	Tender     string // the one way to pay that the page offers: "card", "pre_authorised_debit"
 	Lang       string // "en" or "fr"
 	Email      string // pre-filled for the payer; may be empty
 	SuccessURL string // where the payer's browser goes; proves nothing

@@ -61,12 +61,11 @@ type adminDepartmentCmd struct {
 	NameEN    string `arg:"" name:"name-en" help:"Name in English."`
 	NameFR    string `arg:"" name:"name-fr" help:"Name in French."`
 	HSTNumber string `name:"hst-number" help:"Printed on its receipts."`
-	Basis     string `default:"settled" enum:"settled,accrual" help:"What is exported to SAP: settled or accrual."`
 }
 
 func (c *adminDepartmentCmd) Run(ctx context.Context, e env) error {
 	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
-		d, err := w.depts.Create(ctx, tx, department.Department{Code: c.Code, NameEN: c.NameEN, NameFR: c.NameFR, HSTNumber: c.HSTNumber, Basis: c.Basis})
+		d, err := w.depts.Create(ctx, tx, department.Department{Code: c.Code, NameEN: c.NameEN, NameFR: c.NameFR, HSTNumber: c.HSTNumber})
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,7 @@
 //	guichet demo       the main job without a hand on the keyboard
 //	guichet migrate    bring the database to this build's schema
 //	guichet nightly    the nightly run of a business date
+//	guichet decide     what a person decides where the night may not guess
 //	guichet verify     prove the books
 //	guichet export     the ledger, for another accounting program
 //	guichet admin      departments, fees, keys, clients, staff, the mapping to SAP
@@ -54,6 +55,7 @@ type commands struct {
 	Demo    demoCmd    `cmd:"" help:"Run the main job, from a resident's click to a SAP document, and check it."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database to this build's schema."`
 	Nightly nightlyCmd `cmd:"" help:"Run the nightly job of a business date, and of the dates missed before it."`
+	Decide  decideCmd  `cmd:"" help:"Decide what the nightly run may not guess: a match, a file's fate, a closed document."`
 	Verify  verifyCmd  `cmd:"" help:"Prove the books: exit status 1 when something is wrong."`
 	Export  exportCmd  `cmd:"" help:"Write the ledger for another accounting program."`
 	Admin   adminCmd   `cmd:"" help:"Administer departments, fees, keys, clients, staff and the mapping to SAP."`

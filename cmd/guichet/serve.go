@@ -85,7 +85,7 @@ func (w *world) serve(ctx context.Context, public, admin, reports net.Listener) 
 	server.WatchDatabase(metrics, w.db)
 	server.WatchJobs(metrics, w.queue)
 	s := server.New(server.Options{
-		BaseURL: w.cfg.BaseURL, Proxies: proxies, Now: w.clock.Now, Log: w.log, Metrics: metrics, Ready: w.ready, Fail: w.fail,
+		BaseURL: w.cfg.BaseURL, Proxies: proxies, Now: w.clock.Now, Log: w.log, Metrics: metrics, Ready: w.ready, Fail: w.fail, Drain: w.drain(),
 	}, handler)
 	s.CrossSite(api.CrossSite()...)
 
@@ -168,6 +168,15 @@ func (w *world) handler() (http.Handler, error) {
 		},
 		Payments: w.payments, Log: w.log,
 	}), nil
+}
+
+// drain is how long a load balancer in front gets to notice that this instance
+// takes no more requests. Nothing stands in front of a development service.
+func (w *world) drain() time.Duration {
+	if w.cfg.Env == config.Development {
+		return 0
+	}
+	return 5 * time.Second
 }
 
 // ready says whether this instance should be sent requests.

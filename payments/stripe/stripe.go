@@ -161,13 +161,14 @@ func sessionParams(ctx context.Context, r payments.SessionRequest, key string) *
 	}
 	metadata := map[string]string{"payment": r.PaymentID, "checkout": r.CheckoutID}
 	p := &stripego.CheckoutSessionParams{
-		Mode:              stripego.String(string(stripego.CheckoutSessionModePayment)),
-		ClientReferenceID: stripego.String(r.PaymentID),
-		Locale:            stripego.String(locale),
-		SuccessURL:        stripego.String(r.SuccessURL),
-		CancelURL:         stripego.String(r.CancelURL),
-		ExpiresAt:         stripego.Int64(r.ExpiresAt.Unix()),
-		PaymentIntentData: &stripego.CheckoutSessionPaymentIntentDataParams{Metadata: metadata},
+		Mode:               stripego.String(string(stripego.CheckoutSessionModePayment)),
+		ClientReferenceID:  stripego.String(r.PaymentID),
+		Locale:             stripego.String(locale),
+		PaymentMethodTypes: methods(r.Tender),
+		SuccessURL:         stripego.String(r.SuccessURL),
+		CancelURL:          stripego.String(r.CancelURL),
+		ExpiresAt:          stripego.Int64(r.ExpiresAt.Unix()),
+		PaymentIntentData:  &stripego.CheckoutSessionPaymentIntentDataParams{Metadata: metadata},
 	}
 	p.Context, p.Metadata = ctx, metadata
 	p.SetIdempotencyKey(key)
@@ -185,6 +186,17 @@ func sessionParams(ctx context.Context, r payments.SessionRequest, key string) *
 		})
 	}
 	return p
+}
+
+// methods are Stripe's names of a tender: whatever else the account has enabled
+// is not offered, because receipts and books would call it by the wrong name.
+func methods(tender string) []*string {
+	switch tender {
+	case "pre_authorised_debit":
+		return stripego.StringSlice([]string{"acss_debit"})
+	default: // wallets carry cards
+		return stripego.StringSlice([]string{"card"})
+	}
 }
 
 // Session implements payments.Processor.

@@ -288,7 +288,12 @@ func TestSession(t *testing.T) {
 func TestDelayedMethod(t *testing.T) {
 	w := newWorld(t)
 	for account, want := range map[string]payments.SessionState{"900123456789": payments.SessionPaid, "900222222227": payments.SessionFailed} {
-		s := w.open(account, 7500)
+		r := w.request(account, 7500)
+		r.Tender = "pre_authorised_debit"
+		s, err := w.OpenSession(t.Context(), r)
+		if err != nil {
+			t.Fatal(err)
+		}
 		w.pay(s, debit(account))
 		eq(t, account+" at first", w.read(s.ID).State, payments.SessionProcessing)
 		w.move(3 * time.Minute)
