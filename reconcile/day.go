@@ -19,6 +19,7 @@ type Day struct {
 	Bank      Total // lines booked on the date
 	Ledger    Total // payouts in the books on the date, by what they moved in the bank account
 	SAP       Total // of that, what SAP has posted, by documents
+	Suspense  Total // of what is in the books, what waits in suspense for an explanation
 	Items     []DayItem
 }
 
@@ -86,8 +87,10 @@ func DayOf(ctx context.Context, q Querier, date clock.Date) (Day, error) {
 			(select count(*) from lines), (select coalesce(sum(amount), 0)::bigint from lines),
 			(select count(distinct payout_id) from posted), (select coalesce(sum(amount), 0)::bigint from posted),
 			(select count(distinct document_id) from exported where state = 'posted'),
-			(select coalesce(sum(amount), 0)::bigint from exported where state = 'posted')`, date.Time(), bankAccount).
-		Scan(&d.Processor.Count, &d.Processor.Amount, &d.Bank.Count, &d.Bank.Amount, &d.Ledger.Count, &d.Ledger.Amount, &d.SAP.Count, &d.SAP.Amount)
+			(select coalesce(sum(amount), 0)::bigint from exported where state = 'posted'),
+			(select count(*) from suspense), (select coalesce(sum(amount), 0)::bigint from suspense)`, date.Time(), bankAccount).
+		Scan(&d.Processor.Count, &d.Processor.Amount, &d.Bank.Count, &d.Bank.Amount, &d.Ledger.Count, &d.Ledger.Amount, &d.SAP.Count, &d.SAP.Amount,
+			&d.Suspense.Count, &d.Suspense.Amount)
 	if err != nil {
 		return Day{}, fmt.Errorf("add up %s: %w", date, err)
 	}
@@ -136,7 +139,10 @@ posted as (
 exported as (
 	select p.amount, d.id as document_id, d.reference, d.state from posted p
 	left join reconcile.sap_export x on x.entry_id = p.entry_id and x.live
-	left join reconcile.sap_document d on d.id = x.document_id)`
+	left join reconcile.sap_document d on d.id = x.document_id),
+suspense as (
+	select e.amount_cents as amount from reconcile.exception e join reconcile.settlement s on s.entry_id = e.suspense_entry
+	where s.effective_on = $1 and e.closed_at is null)`
 
 // LastDay is the latest date whose nightly run has ended, or ErrNotFound.
 func LastDay(ctx context.Context, q Querier) (clock.Date, error) {

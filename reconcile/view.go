@@ -132,12 +132,6 @@ func PayoutLines(ctx context.Context, q Querier, payoutID string, p Page) ([]Pay
 	return list, nil
 }
 
-// PayoutOfLine returns the payout that a balance transaction is in, or ErrNotFound.
-func PayoutOfLine(ctx context.Context, q Querier, transactionID string) (string, error) {
-	_, payoutID, err := transaction(ctx, q, transactionID)
-	return payoutID, err
-}
-
 // A StateEvent is one step of a payout, a batch or a document.
 type StateEvent struct {
 	Seq             int64
@@ -329,6 +323,57 @@ func RefusedFiles(ctx context.Context, q Querier, limit int) ([]RefusedFile, err
 		return nil, fmt.Errorf("list refused statement files: %w", err)
 	}
 	return list, nil
+}
+
+// Kinds lists every kind of exception.
+func Kinds() []Kind {
+	return []Kind{Unexplained, LineUnmatched, Tie, PayoutSum, PayoutManual, PayoutMissing, PayoutFailed, StatementRefused, StatementGap,
+		Unmapped, DocumentInvalid, DeliveryTrouble, Rejected, AnswerForeign, AnswerRefused, PayerCredit}
+}
+
+// An Object is what people call the object of an exception. In is what it is a part
+// of: the payout of a line, the payment of a credit.
+type Object struct{ Name, In string }
+
+// ObjectsOf names the objects of exceptions, by object type and id. What is not
+// there is named by its id.
+func ObjectsOf(ctx context.Context, q Querier, list []Exception) (map[[2]string]Object, error) {
+	var uuids, texts []string
+	for _, e := range list {
+		if texts = append(texts, e.ObjectID); id.Valid(e.ObjectID) {
+			uuids = append(uuids, e.ObjectID)
+		}
+	}
+	rows, err := q.Query(ctx, `
+		select 'bank-line', l.id::text, s.number || ' · ' || l.number, s.id::text
+		from reconcile.bank_line l join reconcile.statement s on s.id = l.statement_id where l.id = any($1::uuid[])
+		union all select 'statement', id::text, number, '' from reconcile.statement where id = any($1::uuid[])
+		union all select 'statement-file', id::text, name, '' from reconcile.statement_file where id = any($1::uuid[])
+		union all select 'sap-batch', id::text, file_name, '' from reconcile.sap_batch where id = any($1::uuid[])
+		union all select 'sap-document', id::text, reference, batch_id::text from reconcile.sap_document where id = any($1::uuid[])
+		union all select 'credit', c.id::text, p.reference, p.id::text
+			from payments.credit c join payments.payment p on p.id = c.payment_id where c.id = any($1::uuid[])
+		union all select 'transaction', transaction_id, transaction_id, payout_id from reconcile.payout_line where transaction_id = any($2)
+		order by 1, 2`, uuids, texts)
+	if err != nil {
+		return nil, fmt.Errorf("name objects of exceptions: %w", err)
+	}
+	objects := map[[2]string]Object{}
+	var key [2]string
+	var o Object
+	_, err = pgx.ForEachRow(rows, []any{&key[0], &key[1], &o.Name, &o.In}, func() error {
+		objects[key] = o
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("name objects of exceptions: %w", err)
+	}
+	for _, e := range list {
+		if key := [2]string{e.ObjectType, e.ObjectID}; objects[key].Name == "" {
+			objects[key] = Object{Name: e.ObjectID}
+		}
+	}
+	return objects, nil
 }
 
 // An Age is how long an exception has been open, in steps that people work by.

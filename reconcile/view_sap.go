@@ -165,14 +165,15 @@ type Source struct {
 	Kind        string // department, fees, unexplained, explained or transfer
 	PayoutID    string // empty: none
 	EffectiveOn clock.Date
-	Debits      money.Amount
+	Debits      money.Amount // of it, in the document's items
 }
 
 // SourcesOf lists the journal entries in a document.
 func SourcesOf(ctx context.Context, q Querier, documentID string, p Page) ([]Source, error) {
 	rows, err := q.Query(ctx, `
 		select s.entry_id, s.kind, coalesce(s.payout_id, ''), s.effective_on,
-			(select coalesce(sum(greatest(a, 0)), 0)::bigint from unnest(e.amounts) as a)
+			(select coalesce(sum(greatest(e.amounts[src.line], 0)), 0)::bigint from reconcile.sap_source src
+				where src.document_id = x.document_id and src.entry_id = s.entry_id and src.item is not null)
 		from reconcile.sap_export x join reconcile.settlement s on s.entry_id = x.entry_id join ledger.journal_entry e on e.id = s.entry_id
 		where x.document_id = $1 order by s.recorded_at, s.entry_id limit $2 offset $3`, documentID, p.Limit, p.Offset)
 	if err != nil {

@@ -118,7 +118,7 @@ func lineFilter(v view) (f reconcile.LineFilter, err error) {
 
 func (h *Handler) bankLines(w http.ResponseWriter, r *http.Request) {
 	p := linesPage{view: h.view(r)}
-	p.States, p.On = p.options("state", "line_state", "unexplained"), p.query.Get("on")
+	p.States, p.On = choices(p.view, "state", "line_state", []string{"unexplained"}), p.query.Get("on")
 	f, err := lineFilter(p.view)
 	if err != nil {
 		h.fail(w, r, "read filter", err)

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"guichet/api/web"
+	"guichet/internal/audit"
 	"guichet/internal/clock"
 	"guichet/ledger"
 	"guichet/payments"
@@ -32,11 +33,20 @@ type exceptionsPage struct {
 // exceptionLine is an exception in a list.
 type exceptionLine struct {
 	reconcile.Exception
-	Days int // open for
+	Object reconcile.Object
+	Days   int // open for
 }
 
 // Href is where the object of an exception is shown; empty: nowhere.
-func (e exceptionLine) Href() string { return objectHref(e.ObjectType, e.ObjectID) }
+func (e exceptionLine) Href() string {
+	switch e.ObjectType {
+	case "transaction":
+		return objectHref("payout", e.Object.In)
+	case "credit":
+		return objectHref("payment", e.Object.In)
+	}
+	return objectHref(e.ObjectType, e.ObjectID)
+}
 
 func (e exceptionLine) State() string {
 	if e.ClosedAt.IsZero() {
@@ -45,12 +55,21 @@ func (e exceptionLine) State() string {
 	return "closed"
 }
 
-func lineOf(e reconcile.Exception, now time.Time) exceptionLine {
-	until := clock.DateOf(now)
-	if !e.ClosedAt.IsZero() {
-		until = clock.DateOf(e.ClosedAt)
+// linesOf adds to exceptions what people call their objects, and their age.
+func (h *Handler) linesOf(ctx context.Context, q reconcile.Querier, list ...reconcile.Exception) ([]exceptionLine, error) {
+	objects, err := reconcile.ObjectsOf(ctx, q, list)
+	if err != nil {
+		return nil, err
 	}
-	return exceptionLine{e, int(until.Time().Sub(e.OpenedOn.Time()) / (24 * time.Hour))}
+	lines := make([]exceptionLine, len(list))
+	for i, e := range list {
+		until := h.day()
+		if !e.ClosedAt.IsZero() {
+			until = clock.DateOf(e.ClosedAt)
+		}
+		lines[i] = exceptionLine{e, objects[[2]string{e.ObjectType, e.ObjectID}], int(until.Time().Sub(e.OpenedOn.Time()) / (24 * time.Hour))}
+	}
+	return lines, nil
 }
 
 // objectHref is where an object of the money rooms is shown; empty: nowhere.
@@ -66,13 +85,6 @@ func objectHref(objectType, objectID string) string {
 	return at + objectID
 }
 
-var exceptionKinds = []string{
-	string(reconcile.Unexplained), string(reconcile.LineUnmatched), string(reconcile.Tie), string(reconcile.PayoutSum), string(reconcile.PayoutManual),
-	string(reconcile.PayoutMissing), string(reconcile.PayoutFailed), string(reconcile.StatementRefused), string(reconcile.StatementGap),
-	string(reconcile.Unmapped), string(reconcile.DocumentInvalid), string(reconcile.DeliveryTrouble), string(reconcile.Rejected),
-	string(reconcile.AnswerForeign), string(reconcile.AnswerRefused), string(reconcile.PayerCredit),
-}
-
 func exceptionFilter(v view) reconcile.ExceptionFilter {
 	f := reconcile.ExceptionFilter{Today: v.Today, Closed: v.query.Get("state") == "closed",
 		Kind: reconcile.Kind(v.query.Get("kind")), Age: reconcile.Age(v.query.Get("age"))}
@@ -86,23 +98,17 @@ func (h *Handler) exceptions(w http.ResponseWriter, r *http.Request) {
 	p := exceptionsPage{view: h.view(r)}
 	f := exceptionFilter(p.view)
 	p.Closed = f.Closed
-	p.Kinds, p.Owners = p.options("kind", "kind", exceptionKinds...), p.options("owner", "filter", "me")
-	for _, age := range reconcile.Ages() {
-		p.Ages = append(p.Ages, p.options("age", "age", string(age))[1])
-	}
-	p.Ages = append([]option{{"", web.Say("desk.filter.all"), f.Age == ""}}, p.Ages...)
+	p.Kinds, p.Ages, p.Owners = choices(p.view, "kind", "kind", reconcile.Kinds()), choices(p.view, "age", "age", reconcile.Ages()), choices(p.view, "owner", "filter", []string{"me"})
 	list, err := reconcile.ListExceptions(r.Context(), h.DB, f, p.page(pageRows))
 	if err != nil {
 		h.fail(w, r, "list exceptions", err)
 		return
 	}
 	list, p.Pages = cut(p.view, list, pageRows)
-	var owners []string
-	for _, e := range list {
-		owners = append(owners, e.Owner)
-		p.Rows = append(p.Rows, lineOf(e, h.Now()))
+	if p.Rows, err = h.linesOf(r.Context(), h.DB, list...); err == nil {
+		err = h.who(r.Context(), &p.view, ownersOf(list)...)
 	}
-	if err := h.who(r.Context(), &p.view, owners...); err != nil {
+	if err != nil {
 		h.fail(w, r, "list exceptions", err)
 		return
 	}
@@ -116,19 +122,27 @@ func (h *Handler) exceptionsCSV(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, "list exceptions", err)
 		return
 	}
-	var owners []string
-	for _, e := range list {
-		owners = append(owners, e.Owner)
+	lines, err := h.linesOf(r.Context(), h.DB, list...)
+	if err == nil {
+		err = h.who(r.Context(), &v, ownersOf(list)...)
 	}
-	if err := h.who(r.Context(), &v, owners...); err != nil {
+	if err != nil {
 		h.fail(w, r, "list exceptions", err)
 		return
 	}
-	h.table(w, r)(tableOf("exceptions", []string{"exception", "kind", "object_type", "object", "amount", "currency", "owner", "opened", "closed", "resolution"}, list,
-		func(e reconcile.Exception) []any {
+	h.table(w, r)(tableOf("exceptions", []string{"exception", "kind", "object_type", "object", "object_key", "amount", "currency", "owner", "opened", "closed", "resolution"}, lines,
+		func(e exceptionLine) []any {
 			owner, _ := h.Site.Write(v.Lang, v.Who(e.Owner)) // Who makes messages that exist
-			return []any{e.ID, string(e.Kind), e.ObjectType, e.ObjectID, e.Amount, e.Currency, owner, e.OpenedAt, e.ClosedAt, e.Resolution}
+			return []any{e.ID, string(e.Kind), e.ObjectType, e.Object.Name, e.ObjectID, e.Amount, e.Currency, owner, e.OpenedAt, e.ClosedAt, e.Resolution}
 		}))
+}
+
+func ownersOf(list []reconcile.Exception) []string {
+	owners := make([]string, len(list))
+	for i, e := range list {
+		owners[i] = e.Owner
+	}
+	return owners
 }
 
 // exceptionPage is one exception with its history and what can be done about it.
@@ -136,7 +150,6 @@ type exceptionPage struct {
 	view
 	Exception exceptionLine
 	Notes     []note
-	PayoutID  string // of a line of a payout
 	Accounts  []ledger.Account
 	Form      *web.Form
 	Chosen    string // account
@@ -145,8 +158,9 @@ type exceptionPage struct {
 // note is one line of an exception's history.
 type note struct {
 	reconcile.Note
-	Who web.Message
-	New web.Message // the new owner, for an assignment
+	Who     web.Message
+	New     web.Message // the new owner, for an assignment
+	English bool        // the service's own words
 }
 
 // Mine reports whether the reader owns it already.
@@ -179,12 +193,11 @@ func (h *Handler) readException(ctx context.Context, exceptionID string, p *exce
 		if err != nil {
 			return err
 		}
-		p.Exception, notes = lineOf(e, h.Now()), list
-		if e.ObjectType == "transaction" {
-			if p.PayoutID, err = reconcile.PayoutOfLine(ctx, tx, e.ObjectID); err != nil {
-				return err
-			}
+		lines, err := h.linesOf(ctx, tx, e)
+		if err != nil {
+			return err
 		}
+		p.Exception, notes = lines[0], list
 		if p.MayCorrect() && p.Open() && e.SuspenseEntry != "" {
 			p.Accounts, err = h.transferAccounts(ctx, tx, e.Currency)
 		}
@@ -201,7 +214,7 @@ func (h *Handler) readException(ctx context.Context, exceptionID string, p *exce
 		return err
 	}
 	for _, n := range notes {
-		line := note{Note: n, Who: p.Who(n.Actor)}
+		line := note{Note: n, Who: p.Who(n.Actor), English: n.Actor == audit.System}
 		if n.Kind == "assigned" {
 			line.New = p.Who(n.Text)
 		}

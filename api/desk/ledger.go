@@ -163,6 +163,16 @@ func (e entryRow) Debits() (sum money.Amount) {
 	return sum
 }
 
+// Bank is by how much the entry moves the bank account.
+func (e entryRow) Bank() (sum money.Amount) {
+	for _, l := range e.Lines {
+		if l.Account == reconcile.BankAccount {
+			sum += l.Amount
+		}
+	}
+	return sum
+}
+
 // entryPage is one journal entry with its proof.
 type entryPage struct {
 	view

@@ -231,7 +231,7 @@ func (h *Handler) readBill(ctx context.Context, billID string, p *billPage) erro
 			return err
 		}
 		for _, e := range events {
-			p.History = append(p.History, step{State: p.Tag("bill", e.To), Cause: e.Cause, At: e.At})
+			p.History = append(p.History, p.step("bill", e.To, e.Cause, e.At))
 		}
 		return h.readTraces(ctx, tx, p)
 	})
@@ -344,7 +344,7 @@ func (h *Handler) readPayment(ctx context.Context, paymentID string, p *paymentP
 			return err
 		}
 		for _, e := range events {
-			p.History = append(p.History, step{State: p.Tag("payment", e.To), Cause: e.Cause, At: e.At})
+			p.History = append(p.History, p.step("payment", e.To, e.Cause, e.At))
 		}
 		if !p.MayWatch() {
 			return nil

@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"guichet/api/web"
+	"guichet/internal/money"
 	"guichet/payments"
 	"guichet/reconcile"
 )
@@ -21,9 +22,8 @@ type payoutsPage struct {
 	On     string
 }
 
-var payoutStates = []string{
-	string(reconcile.Announced), string(reconcile.Itemised), string(reconcile.Matched), string(reconcile.Settled),
-	string(reconcile.Failed), string(reconcile.Returned),
+var payoutStates = []reconcile.PayoutState{
+	reconcile.Announced, reconcile.Itemised, reconcile.Matched, reconcile.Settled, reconcile.Failed, reconcile.Returned,
 }
 
 // payoutFilter reads the filter of the list from the address.
@@ -35,7 +35,7 @@ func payoutFilter(v view) (f reconcile.PayoutFilter, err error) {
 
 func (h *Handler) payouts(w http.ResponseWriter, r *http.Request) {
 	p := payoutsPage{view: h.view(r)}
-	p.States, p.On = p.options("state", "payout_state", payoutStates...), p.query.Get("on")
+	p.States, p.On = choices(p.view, "state", "payout_state", payoutStates), p.query.Get("on")
 	f, err := payoutFilter(p.view)
 	if err != nil {
 		h.fail(w, r, "read filter", err)
@@ -78,6 +78,7 @@ type payoutPage struct {
 	Pages       web.Pagination
 	History     []step
 	Entries     []entryRow
+	Moved       money.Amount // by which the entries move the bank account: the payout
 }
 
 // payoutLine is one line with the payment that explains it.
@@ -141,6 +142,7 @@ func (h *Handler) readPayout(ctx context.Context, tx pgx.Tx, payoutID string, p 
 	entries, err := h.Books.EntriesBySource(ctx, tx, "payout", payoutID, "", 200)
 	for _, e := range entries {
 		p.Entries = append(p.Entries, entryRow{e})
+		p.Moved += entryRow{e}.Bank()
 	}
 	return err
 }

@@ -49,7 +49,7 @@ func (h *Handler) sap(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p := sapPage{view: v}
-	p.States, p.On = p.options("state", "filter", "waiting"), p.query.Get("on")
+	p.States, p.On = choices(p.view, "state", "filter", []string{"waiting"}), p.query.Get("on")
 	f, err := batchFilter(p.view)
 	if err != nil {
 		h.fail(w, r, "read filter", err)

@@ -3,16 +3,19 @@ package desk
 import (
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"guichet/api/web"
+	"guichet/internal/id"
 	"guichet/reconcile"
 )
 
 // A step is one line of an object's history.
 type step struct {
 	State tag
-	Cause string // in the words of the service, which keeps them in English
+	Cause web.Message
+	Raw   bool // the cause has no words of ours: it is English, or SAP's
 	Who   web.Message
 	Facts []fact
 	At    time.Time
@@ -28,12 +31,43 @@ type fact struct {
 func stepsOf(v view, group string, events []reconcile.StateEvent) []step {
 	list := make([]step, len(events))
 	for i, e := range events {
-		list[i] = step{State: v.Tag(group, e.To), Cause: e.Cause, Facts: v.Facts(e.Evidence), At: e.At}
+		list[i] = v.step(group, e.To, e.Cause, e.At)
+		list[i].Facts = v.Facts(e.Evidence)
 		if e.Actor != "" {
 			list[i].Who = v.Who(e.Actor)
 		}
 	}
 	return list
+}
+
+// step is a step whose actor and evidence are not told.
+func (v view) step(group string, to any, cause string, at time.Time) step {
+	s := step{State: v.Tag(group, to), At: at}
+	s.Cause, s.Raw = v.cause(cause)
+	return s
+}
+
+// cause puts what the rooms write down as the cause of a step, which is English, into
+// the reader's words. What it does not know stays as it is.
+func (v view) cause(text string) (m web.Message, raw bool) {
+	if m := v.Label("cause", strings.ReplaceAll(text, " ", "_")); m.Key != "desk.as_is" {
+		return m, false
+	}
+	if m := v.Label("rule_short", text); m.Key != "desk.as_is" {
+		return m, false
+	}
+	for prefix, say := range map[string]func(rest string) web.Message{
+		"payment ":          func(rest string) web.Message { return web.Say("desk.cause.payment", "Reference", id.Group(rest)) },
+		"file ":             func(rest string) web.Message { return web.Say("desk.cause.file", "Name", rest) },
+		"processor: ":       func(rest string) web.Message { return web.Say("desk.cause.processor", "State", rest) },
+		"session refused: ": func(rest string) web.Message { return web.Say("desk.cause.refused", "Code", rest) },
+		"attested: ":        func(rest string) web.Message { return web.Say("desk.cause.attested", "Text", rest) },
+	} {
+		if rest, ok := strings.CutPrefix(text, prefix); ok {
+			return say(rest), false
+		}
+	}
+	return web.Say("desk.as_is", "Text", text), true
 }
 
 // Facts are evidence in order of name.

@@ -46,11 +46,14 @@ func (h *Handler) named(w http.ResponseWriter, r *http.Request) (view, bool) {
 	return v, true
 }
 
+// slug turns a value into a part of a key.
+var slug = strings.NewReplacer("-", "_", "/", "_", ".", "_", ":", "")
+
 // Label is the word for a value of a group, such as the kind of an exception. A
 // value that has none, because it is the processor's or the bank's, stands for itself.
 func (v view) Label(group string, value any) web.Message {
 	text := fmt.Sprint(value)
-	key := "desk." + group + "." + strings.NewReplacer("-", "_", "/", "_", ".", "_").Replace(text)
+	key := "desk." + group + "." + slug.Replace(text)
 	if _, err := v.site.Write("en", web.Say(key)); err != nil {
 		return web.Say("desk.as_is", "Text", text)
 	}
@@ -196,12 +199,12 @@ type option struct {
 	Selected bool
 }
 
-// options are the choices of a filter, the first of them being all.
-func (v view) options(name, group string, values ...string) []option {
+// choices are the options of a filter, the first of them being all.
+func choices[T ~string](v view, name, group string, values []T) []option {
 	chosen := v.query.Get(name)
 	list := []option{{"", web.Say("desk.filter.all"), chosen == ""}}
 	for _, value := range values {
-		list = append(list, option{value, v.Label(group, value), chosen == value})
+		list = append(list, option{string(value), v.Label(group, value), chosen == string(value)})
 	}
 	return list
 }

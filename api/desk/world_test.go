@@ -2,6 +2,7 @@ package desk_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -18,6 +19,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
+	"golang.org/x/mod/sumdb/note"
 
 	"guichet/api/desk"
 	"guichet/api/session"
@@ -150,7 +152,7 @@ func (w *world) as(role string) string {
 	if token, ok := w.tokens[role]; ok {
 		return token
 	}
-	names := map[string]string{staff.FinanceClerk: "Léa Tremblay", staff.FinanceApprover: "Marc Dubois", staff.Agent311: "Priya Nair", staff.Auditor: "Owen Clarke"}
+	names := map[string]string{staff.FinanceClerk: "Demo Finance Clerk", staff.FinanceApprover: "Demo Finance Approver", staff.Agent311: "Demo 311 Agent", staff.Auditor: "Demo Auditor"}
 	name := names[role]
 	if name == "" {
 		name = "Member " + role
@@ -301,6 +303,24 @@ func (w *world) post() {
 		return err
 	})
 	must(w.t, poster.Drain(ctx))
+}
+
+// verifier checks what post has sealed.
+func (w *world) verifier() note.Verifier {
+	w.t.Helper()
+	var public string
+	w.Do(w.t, func(tx pgx.Tx) (err error) {
+		_, public, err = w.Books.LogKey(w.t.Context(), tx, w.Key, "pay.example")
+		return err
+	})
+	v, err := note.NewVerifier(public)
+	must(w.t, err)
+	return v
+}
+
+func decode(t *testing.T, text string, into any) {
+	t.Helper()
+	must(t, json.Unmarshal([]byte(text), into))
 }
 
 // A bankEntry is a movement that the bank books.

@@ -1,0 +1,145 @@
+package desk_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/go-chi/chi/v5"
+
+	"guichet/identity/staff"
+	"guichet/internal/id"
+)
+
+// access says who may use what. It is written down a second time here on purpose:
+// whoever opens a route to more people must say so twice.
+var access = map[string][]string{
+	"GET /desk": staff.Roles(),
+
+	"GET /desk/today": finance, "GET /desk/payouts": finance, "GET /desk/payouts.csv": finance, "GET /desk/payouts/{id}": finance,
+	"GET /desk/payouts/{id}/lines.csv": finance, "GET /desk/bank": finance, "GET /desk/bank.csv": finance, "GET /desk/bank/statements/{id}": finance,
+	"GET /desk/bank/lines": finance, "GET /desk/bank/lines.csv": finance, "GET /desk/bank/lines/{id}": finance,
+	"GET /desk/sap": finance, "GET /desk/sap.csv": finance, "GET /desk/sap/batches/{id}": finance, "GET /desk/sap/batches/{id}/file": finance,
+	"GET /desk/sap/batches/{id}/manifest": finance, "GET /desk/sap/documents/{id}": finance, "GET /desk/sap/documents/{id}/items.csv": finance,
+	"GET /desk/exceptions": finance, "GET /desk/exceptions.csv": finance, "GET /desk/exceptions/{id}": finance, "GET /desk/exceptions/{id}/{deed}": finance,
+	"GET /desk/ledger": finance, "GET /desk/ledger.csv": finance, "GET /desk/ledger/accounts/{path}": finance,
+	"GET /desk/ledger/accounts/{path}/lines.csv": finance, "GET /desk/ledger/entries/{id}": finance, "GET /desk/ledger/entries/{id}/proof": finance,
+
+	"POST /desk/exceptions/{id}/note":     {staff.FinanceClerk, staff.FinanceApprover},
+	"POST /desk/exceptions/{id}/assign":   {staff.FinanceClerk, staff.FinanceApprover},
+	"POST /desk/exceptions/{id}/transfer": {staff.FinanceClerk},
+	"POST /desk/exceptions/{id}/resolve":  {staff.FinanceClerk},
+
+	"GET /desk/lookup": phone, "POST /desk/lookup": phone, "GET /desk/lookup/bills/{id}": phone, "GET /desk/lookup/payments/{id}": phone,
+}
+
+var (
+	finance = []string{staff.FinanceClerk, staff.FinanceApprover, staff.Auditor}
+	phone   = []string{staff.Agent311, staff.CounterClerk, staff.Supervisor, staff.FinanceClerk, staff.FinanceApprover, staff.Auditor}
+)
+
+func TestEveryRouteNamesItsRoles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	seen := map[string]bool{}
+	err := chi.Walk(w.router, func(method, pattern string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		if strings.HasPrefix(pattern, "/static") {
+			return nil
+		}
+		route := method + " " + pattern
+		seen[route] = true
+		allowed, ok := access[route]
+		if !ok {
+			t.Errorf("%s is not in the table of access", route)
+			return nil
+		}
+		t.Run(route, func(t *testing.T) { w.walk(t, method, pattern, allowed) })
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for route := range access {
+		if !seen[route] {
+			t.Errorf("%s is in the table of access and not served", route)
+		}
+	}
+	if len(seen) < 20 {
+		t.Fatalf("only %d routes were walked", len(seen))
+	}
+}
+
+// walk asks for one route as everybody.
+func (w *world) walk(t *testing.T, method, pattern string, allowed []string) {
+	path := strings.NewReplacer("{id}", id.New(), "{path}", "assets:none", "{deed}", "note").Replace(pattern)
+	var form url.Values
+	if method == http.MethodPost {
+		form = url.Values{"note": {"seen"}, "reason": {"seen"}, "why": {"seen"}, "account": {"revenue:parking:fines"}, "number": {"1"}}
+	}
+	nobody := w.do(method, "", path, form)
+	if to := nobody.header.Get("Location"); nobody.status != http.StatusSeeOther || !strings.HasPrefix(to, "/staff/signin?return=%2Fdesk") {
+		t.Errorf("nobody: %d to %q, want the sign-in", nobody.status, to)
+	}
+	for _, role := range staff.Roles() {
+		got, want := w.do(method, role, path, form), slices.Contains(allowed, role)
+		if may := got.status != http.StatusForbidden; may != want || got.status >= 500 {
+			t.Errorf("%s: %d, may use it: %v", role, got.status, want)
+		}
+	}
+	// A role for one department opens nothing that shows them all.
+	byDepartment := pattern == "/desk" || strings.HasPrefix(pattern, "/desk/lookup")
+	for role, ofTheirs := range map[string][]string{"parking-finance": finance, "parking-agent": phone} {
+		got := w.do(method, role, path, form)
+		if may := got.status != http.StatusForbidden; may != byDepartment && ofTheirs != nil {
+			t.Errorf("%s: %d, may use it: %v", role, got.status, byDepartment)
+		}
+	}
+}
+
+func TestTheDoorLeadsEverybodyToTheirFirstPage(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for role, want := range map[string]string{
+		staff.FinanceClerk: "/desk/today", staff.Auditor: "/desk/today", staff.Agent311: "/desk/lookup", staff.Supervisor: "/desk/lookup",
+		"parking-finance": "/desk/lookup", "parking-agent": "/desk/lookup", staff.Administrator: "", staff.Department: "",
+	} {
+		t.Run(role, func(t *testing.T) {
+			if got := w.do(http.MethodGet, role, "/desk", nil); got.header.Get("Location") != want || want == "" && got.status != http.StatusOK {
+				t.Errorf("%d to %q, want %q", got.status, got.header.Get("Location"), want)
+			}
+		})
+	}
+	t.Run("the language asked for is kept", func(t *testing.T) {
+		if got := w.do(http.MethodGet, staff.Auditor, "/desk?lang=fr", nil).header.Get("Location"); got != "/desk/today?lang=fr" {
+			t.Errorf("to %q", got)
+		}
+	})
+	t.Run("navigation shows what may be opened", func(t *testing.T) {
+		for role, want := range map[string]int{staff.FinanceClerk: 7, staff.Agent311: 1, staff.Administrator: 0, "parking-finance": 1} {
+			page := w.do(http.MethodGet, role, "/desk/lookup", nil).body
+			if got := strings.Count(page, `<li><a href="/desk/`); got != want && role != staff.Administrator {
+				t.Errorf("%s: %d places, want %d", role, got, want)
+			}
+		}
+	})
+}
+
+// A form that another site sends does nothing, whoever is signed in.
+func TestAForeignFormIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, fmt.Sprintf("%s/desk/exceptions/%s/note", w.url, id.New()), strings.NewReader("note=x"))
+	must(t, err)
+	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	req.Header.Set("Sec-Fetch-Site", "cross-site")
+	req.AddCookie(&http.Cookie{Name: "guichet-staff", Value: w.as(staff.FinanceClerk)})
+	res, err := browserLike.Do(req)
+	must(t, err)
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusForbidden {
+		t.Errorf("answered %d", res.StatusCode)
+	}
+}
