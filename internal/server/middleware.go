@@ -103,8 +103,10 @@ func network(remote string) string {
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := s.o.Now()
-		// A chi router beneath fills this in, and we read the pattern from it afterwards.
+		// A chi router beneath fills this in, and we read the pattern from it afterwards. It
+		// takes itself for a part of another router then, and leaves to that one to say which.
 		route := chi.NewRouteContext()
+		route.Routes, _ = s.handler.(chi.Routes)
 		r = r.WithContext(context.WithValue(r.Context(), chi.RouteCtxKey, route))
 		a := &answer{ResponseWriter: w, secure: s.secure()}
 		s.counts.inFlight.Inc()

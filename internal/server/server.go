@@ -89,18 +89,28 @@ func (s *Server) Handler() http.Handler {
 	h = s.limit(h)
 	h = s.recover(h)
 	h = s.observe(h)
+	probes := s.probes()
+	return s.identify(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		// No http.ServeMux around everything: it would redirect "//a" to "/a", past limits, log and headers.
+		if r.URL.Path == "/livez" || r.URL.Path == "/readyz" {
+			probes.ServeHTTP(w, r)
+			return
+		}
+		h.ServeHTTP(w, r)
+	}))
+}
+
+// probes are asked every few seconds: they stay out of the log.
+func (s *Server) probes() *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /livez", s.livez)
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.Handle("/", h)
-	return s.identify(mux)
+	return mux
 }
 
 // admin answers what only operators may see.
 func (s *Server) admin() http.Handler {
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /livez", s.livez)
-	mux.HandleFunc("GET /readyz", s.readyz)
+	mux := s.probes()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(s.o.Metrics, promhttp.HandlerOpts{Timeout: 10 * time.Second}))
 	return mux
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 
 	"guichet/internal/audit"
 	"guichet/internal/clock"
@@ -105,6 +106,43 @@ func TestEveryAnswerCarriesTheHeaders(t *testing.T) {
 	plainHTTP := newServer(&logbook{}, router, func(o *Options) { o.BaseURL = "http://localhost:8080" }).Handler()
 	if got := do(t, plainHTTP, "GET", "/", "").Header.Get("Strict-Transport-Security"); got != "" {
 		t.Errorf("HSTS over plain HTTP: %q", got)
+	}
+}
+
+// Probes of load balancers, link checkers and mail scanners ask with HEAD.
+func TestHeadIsAnsweredLikeGet(t *testing.T) {
+	router := chi.NewRouter()
+	router.Use(middleware.GetHead)
+	router.Get("/page/{id}", func(http.ResponseWriter, *http.Request) {})
+	router.Post("/form", func(http.ResponseWriter, *http.Request) { t.Error("HEAD reached a form") })
+	log := &logbook{}
+	h := newServer(log, router).Handler()
+	for target, want := range map[string]int{
+		"/page/1": http.StatusOK, "/form": http.StatusMethodNotAllowed, "/nowhere": http.StatusNotFound, "/livez": http.StatusOK,
+	} {
+		if got := do(t, h, "HEAD", target, "").StatusCode; got != want {
+			t.Errorf("HEAD %s: %d, want %d", target, got, want)
+		}
+	}
+	if !strings.Contains(log.String(), "route=/page/{id}") || strings.Contains(log.String(), "panic") {
+		t.Errorf("log: %s", log)
+	}
+}
+
+// A path is what it says: cleaning it would answer before limits, log and headers.
+func TestUncleanPathsLeadNowhere(t *testing.T) {
+	router := chi.NewRouter()
+	router.Get("/page", func(http.ResponseWriter, *http.Request) {})
+	log := &logbook{}
+	h := newServer(log, router).Handler()
+	for _, target := range []string{"//page", "/./page", "/a/../page", "/page/", "//livez", "/%2e/page", "/%2Fpage"} {
+		resp := do(t, h, "GET", "https://guichet.example"+target, "")
+		if resp.StatusCode != http.StatusNotFound || resp.Header.Get("X-Content-Type-Options") != "nosniff" {
+			t.Errorf("%s: %d %v", target, resp.StatusCode, resp.Header)
+		}
+	}
+	if n := strings.Count(log.String(), "status=404"); n != 7 {
+		t.Errorf("%d of 7 requests in the log: %s", n, log)
 	}
 }
 
