@@ -72,7 +72,7 @@ func (s *Service) attempt(ctx context.Context, v Viewer, checkoutID, contactID s
 			return ErrNotFound
 		}
 		// The checkout's row is the queue for double clicks.
-		if _, err := tx.Exec(ctx, `select 1 from payments.checkout where id = $1 for update`, checkoutID); err != nil {
+		if _, err := tx.Exec(ctx, `select from payments.checkout where id = $1 for no key update`, checkoutID); err != nil {
 			return err
 		}
 		c, err := s.checkout(ctx, tx, v, checkoutID)
@@ -226,7 +226,7 @@ func (s *Service) sessionRequest(ctx context.Context, p Payment) (SessionRequest
 		return SessionRequest{}, err
 	}
 	r := SessionRequest{
-		Key: "payment/" + p.ID + "/session", CheckoutID: p.CheckoutID, PaymentID: p.ID, Lang: p.Lang,
+		Key: "payment/" + p.ID + "/session", CheckoutID: p.CheckoutID, PaymentID: p.ID, Tender: p.Tender, Lang: p.Lang,
 		SuccessURL: s.cfg.BaseURL + "/checkout/" + p.CheckoutID + "/return",
 		CancelURL:  s.cfg.BaseURL + "/checkout/" + p.CheckoutID,
 		ExpiresAt:  p.ExpiresAt,
@@ -342,7 +342,7 @@ func (s *Service) expire(ctx context.Context, paymentID string) (p Payment, err 
 }
 
 func lock(ctx context.Context, tx pgx.Tx, paymentID string) (Payment, error) {
-	return onePayment(ctx, tx, `p.id = $1 for update`, paymentID)
+	return onePayment(ctx, tx, `p.id = $1 for no key update`, paymentID)
 }
 
 // Since how long a live payment has not moved before the poller asks about it.

@@ -10,6 +10,8 @@
 // asked for the session by id before anything is booked. An answer that did not
 // come is a state of its own. Card numbers never come near this package.
 //
+// Rows are locked in one order: payment, checkout, bills by id, reservations.
+//
 // A payer is an opaque resident or contact id; names and addresses are
 // identity's. Bills are payments/bill's, the books are ledger's, pages are api's.
 package payments

@@ -88,3 +88,38 @@ func TestOpeningACheckoutDoesNotWaitForAPayment(t *testing.T) {
 		t.Errorf("put a bill into a checkout while it is being paid: %v", err)
 	}
 }
+
+func TestPayingAgainAndLateNewsDoNotWaitForEachOther(t *testing.T) {
+	w := newWorld(t)
+	owner := testdb.Owner(t, w.DB)
+	b := w.Issue(t, w.Bill("water", "water-consumption", 1000))
+	checkoutID := w.checkout(t, b)
+	card(t, w.start(t, checkoutID), good)
+	c, err := w.pay.Checkout(t.Context(), guest, checkoutID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.DB.Exec(t.Context(), `update payments.payment set state = 'expired'`); err != nil { // so we had thought
+		t.Fatal(err)
+	}
+	// The payer tries again: the checkout is held, its bills are next.
+	again := w.begin(t)
+	if _, err := again.Exec(t.Context(), `select from payments.checkout where id = $1 for update`, checkoutID); err != nil {
+		t.Fatal(err)
+	}
+	news := make(chan error, 1)
+	go func() {
+		_, err := w.pay.Sync(t.Context(), c.Payment.ID)
+		news <- err
+	}()
+	eventually(t, "the news waits for the checkout", func() bool { return waits(t, owner) })
+	if _, err := bill.Lock(t.Context(), again, []string{b.ID}); err != nil {
+		t.Errorf("lock the bills: %v", err)
+	}
+	if err := again.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-news; err != nil {
+		t.Errorf("the news: %v", err)
+	}
+}

@@ -73,8 +73,11 @@ func (s *Service) shift(ctx context.Context, tx pgx.Tx, p *Payment, to State, fr
 // succeed records that the processor took the money: state, books, bills, events
 // and the jobs that follow commit together or not at all.
 func (s *Service) succeed(ctx context.Context, tx pgx.Tx, p *Payment) error {
-	ids := p.billIDs()
-	bills, err := bill.Lock(ctx, tx, ids)
+	// Before its bills: Pay holds a checkout while it waits for bills.
+	if _, err := tx.Exec(ctx, `update payments.checkout set state = 'paid', updated_at = $2 where id = $1`, p.CheckoutID, s.now()); err != nil {
+		return fmt.Errorf("close checkout: %w", err)
+	}
+	bills, err := bill.Lock(ctx, tx, p.billIDs())
 	if err != nil {
 		return err
 	}
@@ -110,14 +113,10 @@ func (s *Service) succeed(ctx context.Context, tx pgx.Tx, p *Payment) error {
 	return s.afterwards(ctx, tx, *p, told)
 }
 
-// afterwards frees the bills, closes the checkout, tells the departments and
-// queues the receipt.
+// afterwards frees the bills, tells the departments and queues the receipt.
 func (s *Service) afterwards(ctx context.Context, tx pgx.Tx, p Payment, told map[string]*paid) error {
 	if err := bill.Release(ctx, tx, p.ID); err != nil {
 		return err
-	}
-	if _, err := tx.Exec(ctx, `update payments.checkout set state = 'paid', updated_at = $2 where id = $1`, p.CheckoutID, s.now()); err != nil {
-		return fmt.Errorf("close checkout: %w", err)
 	}
 	for departmentID, data := range told {
 		if err := s.depts.Emit(ctx, tx, department.Event{

@@ -36,9 +36,12 @@ func Reserve(ctx context.Context, tx pgx.Tx, billIDs []string, paymentID string,
 	return nil
 }
 
-// Release frees what a payment reserved. Releasing again changes nothing.
+// Release frees what a payment reserved. Releasing again changes nothing. It takes
+// the rows in the order of Reserve, which may be taking them over.
 func Release(ctx context.Context, tx pgx.Tx, paymentID string) error {
-	if _, err := tx.Exec(ctx, `delete from payments.reservation where payment_id = $1`, paymentID); err != nil {
+	if _, err := tx.Exec(ctx, `
+		delete from payments.reservation where bill_id = any(array(
+			select bill_id from payments.reservation where payment_id = $1 order by bill_id for update)) and payment_id = $1`, paymentID); err != nil {
 		return fmt.Errorf("release bills: %w", err)
 	}
 	return nil
