@@ -3,8 +3,11 @@ package api
 import (
 	"cmp"
 	"embed"
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -19,31 +22,70 @@ var files embed.FS
 // document; it loads nothing from elsewhere.
 type referencePage struct {
 	Document   string // address of the OpenAPI document
+	Base       string // of the API
 	Version    string
 	Operations []operation
+	Events     []event
+	Kinds      []departments.Kind
+	Start      string // the first thing to try in a shell
+	Verify     string // a signature made in a shell
+	Problem    string // an answer with an error
 }
 
 type operation struct {
-	ID, Method, Path, Summary string
-	Parameters, Fields        []field
-	Answers                   []answer
+	ID, Method, Path   string
+	Summary            string // in the document's language
+	Parameters, Fields []field
+	Status             string // of success
+	Answer             []field
+	Errors             []string // statuses
+	Curl               string
 }
 
 type field struct {
-	Name, Where, Type, Doc string
-	Required               bool
+	Name, Type, Doc string
+	Where           string // of a parameter: path, query or header
+	Values          []any  // all there are
+	Bounds          string // of a number: "1–100"
+	Required        bool
 }
 
-type answer struct {
-	Status, Meaning string
-	Fields          []field
+// events with the same body are told together.
+type event struct {
+	Types  []eventType
+	Fields []field
+}
+
+// An eventType has a name with dots, and a key of a word.
+type eventType struct{ Name, Key string }
+
+// sample is a webhook with its signature, for trying a verification. The secret
+// decodes to what it is.
+var sample = struct{ Secret, ID, Timestamp, Body, Signature string }{
+	Secret:    "whsec_Z3VpY2hldC1kZW1vbnN0cmF0aW9uLXNlY3JldC0wMDA=",
+	ID:        "01980d6e-7c00-7000-8000-000000000002",
+	Timestamp: "1780344000",
+	Body:      `{"type":"bill.paid"}`,
+	Signature: "v1,prVXE8H5XHAZ1c9suz4UWqP3IHuScCnrdYCcMgJpqbg=",
 }
 
 // reference registers the page and returns its handler. The document does not
 // change while the program runs.
 func reference(site *web.Site, doc *huma.OpenAPI) http.HandlerFunc {
 	site.Register("developers", files)
-	page := referencePage{Document: departments.Prefix + "/openapi.json", Version: doc.Info.Version}
+	page := pageOf(doc)
+	return func(w http.ResponseWriter, r *http.Request) {
+		site.Page(w, r, http.StatusOK, "developers/reference", page)
+	}
+}
+
+func pageOf(doc *huma.OpenAPI) referencePage {
+	base := doc.Servers[0].URL
+	page := referencePage{
+		Document: departments.DocumentPath, Base: base, Version: doc.Info.Version, Kinds: departments.Kinds,
+		Start:  "export GUICHET_KEY=guichet_test_…\ncurl " + base + `/bills -H "Authorization: Bearer $GUICHET_KEY"`,
+		Verify: verify(), Problem: exampleProblem(),
+	}
 	for path, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post} {
 			if op != nil {
@@ -52,52 +94,120 @@ func reference(site *web.Site, doc *huma.OpenAPI) http.HandlerFunc {
 		}
 	}
 	slices.SortFunc(page.Operations, func(a, b operation) int {
-		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Method, b.Method))
+		return cmp.Or(cmp.Compare(a.Path, b.Path), -cmp.Compare(a.Method, b.Method)) // creating comes before reading
 	})
-	return func(w http.ResponseWriter, r *http.Request) {
-		site.Page(w, r, http.StatusOK, "developers/reference", page)
+	byBody := map[string]*event{}
+	for kind, item := range doc.Webhooks {
+		media := item.Post.RequestBody.Content["application/json"]
+		e := byBody[media.Schema.Ref]
+		if e == nil {
+			e = &event{Fields: properties(doc, media.Schema, "")}
+			byBody[media.Schema.Ref] = e
+		}
+		e.Types = append(e.Types, eventType{kind, strings.ReplaceAll(kind, ".", "-")})
 	}
+	for _, e := range byBody {
+		slices.SortFunc(e.Types, func(a, b eventType) int { return cmp.Compare(a.Name, b.Name) })
+		page.Events = append(page.Events, *e)
+	}
+	slices.SortFunc(page.Events, func(a, b event) int { return cmp.Compare(a.Types[0].Name, b.Types[0].Name) })
+	return page
+}
+
+// verify makes the sample's signature with the tools of a shell.
+func verify() string {
+	return fmt.Sprintf(`SECRET=%s
+ID=%s
+TIMESTAMP=%s
+BODY='%s'
+
+KEY=$(printf %%s "${SECRET#whsec_}" | base64 -d | od -An -v -tx1 | tr -d ' \n')
+printf %%s "$ID.$TIMESTAMP.$BODY" |
+  openssl dgst -sha256 -mac HMAC -macopt "hexkey:$KEY" -binary | base64
+
+# webhook-signature: %s`, sample.Secret, sample.ID, sample.Timestamp, sample.Body, sample.Signature)
+}
+
+func exampleProblem() string {
+	text := indented(departments.Problem{
+		Type: "about:blank", Title: http.StatusText(http.StatusUnprocessableEntity), Status: http.StatusUnprocessableEntity, Code: "invalid",
+		Detail: "validation failed", Errors: []departments.Field{{Location: "body.lines[0].fee", Message: "the department has no such fee on the date of issue"}},
+	}, "")
+	return "HTTP/1.1 422 Unprocessable Entity\nContent-Type: application/problem+json\n\n" + text
 }
 
 func operationOf(doc *huma.OpenAPI, path string, op *huma.Operation) operation {
-	o := operation{ID: op.OperationID, Method: op.Method, Path: departments.Prefix + path, Summary: op.Summary}
+	o := operation{ID: op.OperationID, Method: op.Method, Path: departments.Prefix + path, Summary: op.Summary, Curl: curl(doc, path, op)}
 	for _, p := range op.Parameters {
-		o.Parameters = append(o.Parameters, field{Name: p.Name, Where: p.In, Type: typeOf(p.Schema), Doc: cmp.Or(p.Description, p.Schema.Description), Required: p.Required})
+		o.Parameters = append(o.Parameters, field{
+			Name: p.Name, Where: p.In, Type: typeOf(doc, p.Schema), Doc: cmp.Or(p.Description, p.Schema.Description),
+			Values: p.Schema.Enum, Bounds: bounds(p.Schema), Required: p.Required,
+		})
 	}
 	if op.RequestBody != nil {
-		o.Fields = fieldsOf(doc, op.RequestBody.Content["application/json"], "")
+		o.Fields = properties(doc, op.RequestBody.Content["application/json"].Schema, "")
 	}
 	for status, r := range op.Responses {
-		a := answer{Status: status, Meaning: r.Description}
 		if status[0] == '2' {
-			a.Fields = fieldsOf(doc, r.Content["application/json"], "")
+			o.Status, o.Answer = status, properties(doc, r.Content["application/json"].Schema, "")
+		} else {
+			o.Errors = append(o.Errors, status)
 		}
-		o.Answers = append(o.Answers, a)
 	}
-	slices.SortFunc(o.Answers, func(a, b answer) int { return cmp.Compare(a.Status, b.Status) })
+	slices.Sort(o.Errors)
 	return o
 }
 
-func fieldsOf(doc *huma.OpenAPI, media *huma.MediaType, prefix string) []field {
-	if media == nil {
-		return nil
+// curl is a command that can be pasted into a shell. The key, and the ids of what
+// was made before, are shell variables.
+func curl(doc *huma.OpenAPI, path string, op *huma.Operation) string {
+	address := doc.Servers[0].URL + path
+	thing := "BILL"
+	if strings.HasPrefix(path, "/checkouts") {
+		thing = "CHECKOUT"
 	}
-	return properties(doc, media.Schema, prefix)
+	lines := []string{"curl " + strings.ReplaceAll(address, "{id}", "$"+thing), `  -H "Authorization: Bearer $GUICHET_KEY"`}
+	if op.RequestBody != nil {
+		lines = append(lines, `  -H "Content-Type: application/json"`, fmt.Sprintf(`  -H "Idempotency-Key: %s/DEMO-T-1001"`, op.OperationID),
+			"  -d '"+body(op.RequestBody.Content["application/json"].Example)+"'")
+	}
+	return strings.Join(lines, " \\\n")
 }
 
-// properties lists a schema's members, those of lists and objects beneath their own.
+// body writes an example for the inside of single quotes of a shell.
+func body(example any) string {
+	return strings.NewReplacer("'", `'\''`, departments.ExampleBill, `'$BILL'`).Replace(indented(example, "  "))
+}
+
+func indented(v any, prefix string) string {
+	text, err := json.MarshalIndent(v, prefix, "  ")
+	if err != nil {
+		panic(fmt.Sprintf("developers: example: %v", err)) // it is written in the program
+	}
+	return string(text)
+}
+
+// properties lists a schema's members, those of lists and objects beneath their
+// own: first those that are required, as the document orders them.
 func properties(doc *huma.OpenAPI, s *huma.Schema, prefix string) []field {
 	s = resolve(doc, s)
-	names := make([]string, 0, len(s.Properties))
+	names := slices.Clone(s.Required)
+	var optional []string
 	for name := range s.Properties {
-		names = append(names, name)
+		if !slices.Contains(names, name) {
+			optional = append(optional, name)
+		}
 	}
-	slices.Sort(names)
+	slices.Sort(optional)
 	var out []field
-	for _, name := range names {
+	for _, name := range append(names, optional...) {
 		p := s.Properties[name]
-		out = append(out, field{Name: prefix + name, Type: typeOf(resolve(doc, p)), Doc: p.Description, Required: slices.Contains(s.Required, name)})
-		switch r := resolve(doc, p); {
+		r := resolve(doc, p)
+		out = append(out, field{
+			Name: prefix + name, Type: typeOf(doc, p), Doc: cmp.Or(p.Description, r.Description), Values: r.Enum, Bounds: bounds(r),
+			Required: slices.Contains(s.Required, name),
+		})
+		switch {
 		case r.Type == huma.TypeArray && resolve(doc, r.Items).Type == huma.TypeObject:
 			out = append(out, properties(doc, r.Items, prefix+name+"[].")...)
 		case r.Type == huma.TypeObject:
@@ -114,9 +224,20 @@ func resolve(doc *huma.OpenAPI, s *huma.Schema) *huma.Schema {
 	return s
 }
 
-func typeOf(s *huma.Schema) string {
-	if s.Format != "" && s.Type == huma.TypeString {
+func typeOf(doc *huma.OpenAPI, s *huma.Schema) string {
+	s = resolve(doc, s)
+	switch {
+	case s.Type == huma.TypeArray:
+		return typeOf(doc, s.Items) + "[]"
+	case s.Type == huma.TypeString && s.Format != "":
 		return s.Format
 	}
 	return s.Type
+}
+
+func bounds(s *huma.Schema) string {
+	if s.Minimum == nil || s.Maximum == nil {
+		return ""
+	}
+	return fmt.Sprintf("%.0f–%.0f", *s.Minimum, *s.Maximum)
 }

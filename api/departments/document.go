@@ -14,6 +14,9 @@ const about = "Bills and checkouts for departmental applications. Amounts are in
 	"What belongs to another department is not found (404). Members and parameters that are not described here are refused (422); " +
 	"answers and events may get new members."
 
+// ExampleBill stands in examples where the id of a bill goes.
+const ExampleBill = "01980d6e-7c00-7000-8000-000000000001"
+
 // examples are bodies of requests, by operation. Their values are those of the
 // demonstration.
 var examples = map[string]any{
@@ -22,7 +25,7 @@ var examples = map[string]any{
 		Lines: []NewLine{{Fee: "parking-wrong-way", Quantity: 1}},
 	},
 	"cancel-bill":     Cancellation{Reason: "issued in error"},
-	"create-checkout": NewCheckout{Bills: []string{"01980d6e-7c00-7000-8000-000000000001"}, ReturnURL: "https://parking.example.ca/back", Lang: "en"},
+	"create-checkout": NewCheckout{Bills: []string{ExampleBill}, ReturnURL: "https://parking.example.ca/back", Lang: "en"},
 }
 
 // Document is the OpenAPI document, for the reference pages.

@@ -17,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"guichet/api/departments"
 )
 
 var update = flag.Bool("update", false, "rewrite the documents in testdata")
@@ -74,6 +76,13 @@ func TestDocumentHolds(t *testing.T) {
 			}
 		}
 	}
+	var codes []any
+	for _, k := range departments.Kinds {
+		codes = append(codes, string(k.Code))
+	}
+	if got := w.doc.Components.Schemas.Map()["Problem"].Properties["code"].Enum; !slices.Equal(got, codes) {
+		t.Errorf("the document names the codes %q, want %q", got, codes)
+	}
 	if got := w.doc.OpenAPI; got != "3.1.0" {
 		t.Errorf("the document is OpenAPI %s", got)
 	}
@@ -88,7 +97,7 @@ func TestExamplesWork(t *testing.T) {
 		op := w.operations()[i]
 		text, err := json.Marshal(op.RequestBody.Content["application/json"].Example)
 		must(t, err)
-		body := regexp.MustCompile(`01980d6e-7c00-7000-8000-000000000001`).ReplaceAllString(string(text), created)
+		body := strings.ReplaceAll(string(text), departments.ExampleBill, created)
 		a := w.call(t, request{method: "POST", path: pathOf(op, created), department: "parking", key: opID, body: body})
 		if a.status != op.DefaultStatus {
 			t.Errorf("%s: status %d: %s", opID, a.status, a.body)

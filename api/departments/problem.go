@@ -22,7 +22,7 @@ type Problem struct {
 	Type   string  `json:"type" enum:"about:blank" doc:"Always about:blank: the title is that of the status, and code tells more"`
 	Title  string  `json:"title" example:"Unprocessable Entity"`
 	Status int     `json:"status" example:"422"`
-	Code   Code    `json:"code" enum:"bad-request,unauthorized,not-found,method-not-allowed,timeout,idempotency-conflict,reference-taken,being-paid,wrong-state,too-large,unsupported-media-type,invalid,internal" example:"invalid" doc:"What to branch on; more may be added"`
+	Code   Code    `json:"code" enum:"bad-request,unauthorized,not-found,method-not-allowed,timeout,wrong-state,idempotency-conflict,reference-taken,being-paid,too-large,unsupported-media-type,invalid,internal" example:"invalid" doc:"What to branch on; more may be added"`
 	Detail string  `json:"detail" doc:"For a person; may change"`
 	Errors []Field `json:"errors,omitempty" doc:"With 400 and 422: the fields that are wrong"`
 }
@@ -38,24 +38,42 @@ type Code string
 
 // The codes that a status alone does not tell.
 const (
+	wrongState          Code = "wrong-state"
 	idempotencyConflict Code = "idempotency-conflict"
 	referenceTaken      Code = "reference-taken"
 	beingPaid           Code = "being-paid"
-	wrongState          Code = "wrong-state"
 )
 
-// codes are those of a status.
-var codes = map[int]Code{
-	http.StatusBadRequest:            "bad-request",
-	http.StatusUnauthorized:          "unauthorized",
-	http.StatusNotFound:              "not-found",
-	http.StatusMethodNotAllowed:      "method-not-allowed",
-	http.StatusRequestTimeout:        "timeout",
-	http.StatusConflict:              wrongState,
-	http.StatusRequestEntityTooLarge: "too-large",
-	http.StatusUnsupportedMediaType:  "unsupported-media-type",
-	http.StatusUnprocessableEntity:   "invalid",
-	http.StatusInternalServerError:   "internal",
+// A Kind is a code with its status.
+type Kind struct {
+	Status int
+	Code   Code
+}
+
+// Kinds are all there are. The first of a status is what the library's errors get.
+var Kinds = []Kind{
+	{http.StatusBadRequest, "bad-request"},
+	{http.StatusUnauthorized, "unauthorized"},
+	{http.StatusNotFound, "not-found"},
+	{http.StatusMethodNotAllowed, "method-not-allowed"},
+	{http.StatusRequestTimeout, "timeout"},
+	{http.StatusConflict, wrongState},
+	{http.StatusConflict, idempotencyConflict},
+	{http.StatusConflict, referenceTaken},
+	{http.StatusConflict, beingPaid},
+	{http.StatusRequestEntityTooLarge, "too-large"},
+	{http.StatusUnsupportedMediaType, "unsupported-media-type"},
+	{http.StatusUnprocessableEntity, "invalid"},
+	{http.StatusInternalServerError, "internal"},
+}
+
+func codeOf(status int) Code {
+	for _, k := range Kinds {
+		if k.Status == status {
+			return k.Code
+		}
+	}
+	return ""
 }
 
 func (p *Problem) Error() string  { return p.Detail }
@@ -70,7 +88,7 @@ func problem(status int, message string, errs ...error) huma.StatusError {
 	if status == http.StatusInternalServerError && message == "cannot read request body" {
 		status, message = http.StatusBadRequest, "the body could not be read to its end" // cut off, or broken chunks
 	}
-	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: codes[status], Detail: message}
+	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: codeOf(status), Detail: message}
 	for _, err := range errs {
 		if d, ok := err.(huma.ErrorDetailer); ok {
 			p.Errors = append(p.Errors, fieldOf(d.ErrorDetail()))
