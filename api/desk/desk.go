@@ -139,7 +139,7 @@ func (h *Handler) routes() []route {
 // Routes mounts the pages.
 func (h *Handler) Routes(r chi.Router) {
 	r.Group(func(r chi.Router) {
-		r.Use(h.Sessions.Load)
+		r.Use(h.Sessions.Load, h.Site.Text)
 		for _, t := range h.routes() {
 			guarded := r.With(h.Sessions.RequireStaff(t.roles...))
 			if !t.byDepartment {

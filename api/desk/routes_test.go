@@ -143,3 +143,29 @@ func TestAForeignFormIsRefused(t *testing.T) {
 		t.Errorf("answered %d", res.StatusCode)
 	}
 }
+
+// NUL and broken UTF-8 are nothing that a database can look up.
+func TestWhatIsNoTextIsRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	tried := 0
+	for route := range access {
+		method, pattern, _ := strings.Cut(route, " ")
+		for _, bad := range []string{"\x00", "\xff"} {
+			path := strings.NewReplacer("{id}", url.PathEscape(bad), "{path}", url.PathEscape(bad), "{deed}", "note").Replace(pattern)
+			var form url.Values
+			if method == http.MethodPost {
+				form = url.Values{"note": {bad}, "reason": {bad}, "why": {bad}, "account": {bad}, "number": {bad}}
+			} else {
+				path += "?" + url.Values{"state": {bad}, "kind": {bad}}.Encode()
+			}
+			if got := w.do(method, staff.FinanceClerk, path, form); got.status != http.StatusBadRequest {
+				t.Errorf("%s with %q: %d, want 400", route, bad, got.status)
+			}
+			tried++
+		}
+	}
+	if tried < 40 {
+		t.Fatalf("only %d requests were tried", tried)
+	}
+}

@@ -81,7 +81,7 @@ func New(o Options) *Handler {
 // Routes mounts the pages.
 func (h *Handler) Routes(r chi.Router) {
 	r.Group(func(r chi.Router) {
-		r.Use(h.Sessions.Load)
+		r.Use(h.Sessions.Load, h.Site.Text)
 		r.Get("/", h.home)
 		r.Get("/pay", h.findPage)
 		r.Post("/pay", h.find)

@@ -1,10 +1,13 @@
 package web
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // A Form is what a person typed and what is wrong with it. The zero value is an
@@ -24,14 +27,43 @@ type FieldError struct {
 // maxForm bounds a posted form; no page of ours needs more.
 const maxForm = 64 << 10
 
+var errNoText = errors.New("a value is no text")
+
 // ReadForm reads the posted form, of at most 64 KiB. Values from the address are not part of it.
 func ReadForm(w http.ResponseWriter, r *http.Request) (*Form, error) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-	if err := r.ParseForm(); err != nil {
+	err := r.ParseForm()
+	if err == nil && !allText(r.PostForm) {
+		err = errNoText
+	}
+	if err != nil {
 		return nil, fmt.Errorf("read form: %w", err)
 	}
 	return &Form{Values: r.PostForm}, nil
 }
+
+// Text is the middleware of pages that look things up by what stands in the address:
+// broken UTF-8 and NUL, which no link of ours has and no database takes, get 400.
+func (s *Site) Text(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !isText(r.URL.Path) || !allText(r.URL.Query()) {
+			s.Fail(w, r, http.StatusBadRequest, "")
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func allText(values url.Values) bool {
+	for name, list := range values {
+		if !isText(name) || slices.ContainsFunc(list, func(v string) bool { return !isText(v) }) {
+			return false
+		}
+	}
+	return true
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
 // Value returns what was typed into a field, without the space around it.
 func (f *Form) Value(name string) string {

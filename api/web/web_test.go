@@ -309,3 +309,32 @@ func TestPagination(t *testing.T) {
 		t.Error("page 0 was accepted")
 	}
 }
+
+func TestWhatIsNoTextIsRefused(t *testing.T) {
+	s := New(Options{BaseURL: "https://guichet.example"})
+	h := s.Text(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := ReadForm(w, r); err != nil {
+			w.WriteHeader(http.StatusUnprocessableEntity)
+		}
+	}))
+	for _, tt := range []struct {
+		target, form string
+		want         int
+	}{
+		{"/verify/%C3%A9?code=%F0%9F%92%A9", "name=L%C3%A9a+%0A", http.StatusOK},
+		{"/verify/%00", "", http.StatusBadRequest},
+		{"/verify/%ED%A0%80", "", http.StatusBadRequest},
+		{"/verify?code=a&code=%00", "", http.StatusBadRequest},
+		{"/verify?%FF=a", "", http.StatusBadRequest},
+		{"/pay", "key=a&key=%00", http.StatusUnprocessableEntity},
+		{"/pay", "key=%FF", http.StatusUnprocessableEntity},
+	} {
+		r := httptest.NewRequest("POST", tt.target, strings.NewReader(tt.form))
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, r)
+		if w.Code != tt.want {
+			t.Errorf("%s with %q: %d, want %d", tt.target, tt.form, w.Code, tt.want)
+		}
+	}
+}
