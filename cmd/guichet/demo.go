@@ -31,7 +31,15 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	started := time.Now()
-	databaseURL, err := cleanDemo(ctx, dir, e.get("DATABASE_URL"))
+	place, err := claim(dir, "demo")
+	if err != nil {
+		return err
+	}
+	defer place.release() //nolint:errcheck // the process ends
+	if err := place.empty(); err != nil {
+		return fmt.Errorf("remove the demo before: %w", err)
+	}
+	databaseURL, err := newDemoDatabase(ctx, e.get("DATABASE_URL"))
 	if err != nil {
 		return err
 	}
@@ -40,7 +48,7 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	defer logFile.Close()
-	s, err := startStack(ctx, stackOptions{Dir: dir, DatabaseURL: databaseURL, Database: demoDatabase, Log: log})
+	s, err := startStack(ctx, stackOptions{Place: place, DatabaseURL: databaseURL, Database: demoDatabase, Log: log})
 	if err != nil {
 		return err
 	}
@@ -57,17 +65,9 @@ func (c *demoCmd) Run(ctx context.Context, e env) error {
 
 const demoDatabase = "guichet_demo"
 
-// cleanDemo removes what an earlier demo left. On a given server the demo makes a
-// database of its own beside the given one, and returns its address.
-func cleanDemo(ctx context.Context, dir, databaseURL string) (string, error) {
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		if _, err := os.Stat(filepath.Join(dir, "guichet.log")); err != nil {
-			return "", fmt.Errorf("%s is not empty and is not of an earlier demo: choose another --dir", dir)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return "", fmt.Errorf("remove the demo before: %w", err)
-		}
-	}
+// newDemoDatabase makes, on a given server, a database of the demo's own beside the
+// given one, and returns its address.
+func newDemoDatabase(ctx context.Context, databaseURL string) (string, error) {
 	if databaseURL == "" {
 		return "", nil
 	}

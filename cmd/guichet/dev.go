@@ -53,6 +53,14 @@ func (c *devCmd) Run(ctx context.Context, e env) error {
 			return err
 		}
 	}
+	place, err := claim(dir, "dev")
+	if err != nil {
+		return err
+	}
+	defer place.release() //nolint:errcheck // the process ends
+	if err := place.checkDatabase(ctx, databaseURL); err != nil {
+		return err
+	}
 	level := slog.LevelInfo
 	if c.Quiet {
 		level = slog.LevelWarn
@@ -63,7 +71,7 @@ func (c *devCmd) Run(ctx context.Context, e env) error {
 	}
 	defer logFile.Close()
 	started := time.Now()
-	s, err := startStack(ctx, stackOptions{Dir: dir, Port: c.Port, DatabaseURL: databaseURL, Database: "guichet_dev", Durable: true, Log: log})
+	s, err := startStack(ctx, stackOptions{Place: place, Port: c.Port, DatabaseURL: databaseURL, Database: "guichet_dev", Durable: true, Log: log})
 	if err != nil {
 		return err
 	}
@@ -73,9 +81,6 @@ func (c *devCmd) Run(ctx context.Context, e env) error {
 
 // stackLog is a file beside the data: the terminal is for the links.
 func stackLog(dir string, level slog.Level) (*slog.Logger, *os.File, error) {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, nil, fmt.Errorf("data directory: %w", err)
-	}
 	f, err := os.OpenFile(filepath.Join(dir, "guichet.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("log file: %w", err)
@@ -129,27 +134,42 @@ var schemas = []string{"ops", "department", "ledger", "payments", "identity", "r
 
 // reset forgets what a stack stored. It deletes nothing that a stack did not make.
 func reset(ctx context.Context, dir, databaseURL string, out io.Writer) error {
-	if _, err := os.Stat(filepath.Join(dir, "secrets.json")); err == nil {
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("reset: %w", err)
-		}
-		fmt.Fprintln(out, "removed", dir)
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintln(out, "nothing is stored in", dir)
+		return nil
+	}
+	place, err := claim(dir, "dev")
+	if err != nil {
 		return fmt.Errorf("reset: %w", err)
 	}
-	if databaseURL == "" {
-		return nil
+	defer place.release() //nolint:errcheck // the process ends
+	if place.Database != "" {
+		if err := place.resetDatabase(ctx, databaseURL); err != nil {
+			return fmt.Errorf("reset: %w", err)
+		}
+		fmt.Fprintln(out, "emptied the database", place.Database)
+	}
+	if err := place.remove(); err != nil {
+		return fmt.Errorf("reset: %w", err)
+	}
+	fmt.Fprintln(out, "removed", dir)
+	return nil
+}
+
+// resetDatabase empties the given database that holds this place's data, and no other.
+func (p *place) resetDatabase(ctx context.Context, databaseURL string) error {
+	if name, err := databaseName(databaseURL); err != nil || name != p.Database {
+		return errors.Join(err, fmt.Errorf("the data in %s is in the database %s: set DATABASE_URL to it", p.dir, p.Database))
 	}
 	conn, err := pgx.Connect(ctx, databaseURL)
 	if err != nil {
-		return fmt.Errorf("reset: %w", err)
+		return err
 	}
 	defer conn.Close(ctx) //nolint:errcheck // nothing is left to say
 	for _, schema := range schemas {
 		if _, err := conn.Exec(ctx, "drop schema if exists "+pgx.Identifier{schema}.Sanitize()+" cascade"); err != nil {
-			return fmt.Errorf("reset: %w", err)
+			return err
 		}
 	}
-	fmt.Fprintln(out, "emptied the database")
 	return nil
 }

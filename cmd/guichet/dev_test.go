@@ -220,7 +220,7 @@ func TestDevIsAloneInItsDirectory(t *testing.T) {
 	first.end(dir)
 
 	// The addresses of the demo applications hold the port: another one would break them.
-	other, err := listen(0)
+	other, err := listen(make([]int, portCount))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -291,7 +291,9 @@ func TestDevWithAGivenDatabase(t *testing.T) {
 	// A second stack would find the first one's data without its keys and simulators.
 	other := stateOf(t, nil)
 	given.start(t, "dev", "--dir", other, "--port=0").oneLine("DATABASE_URL")
-	given.start(t, "dev", "--dir", other, "--reset").oneLine("DATABASE_URL")
+	if reset := given.start(t, "dev", "--dir", other, "--reset"); reset.code() != 0 || strings.Contains(reset.out.String(), "database") {
+		t.Errorf("reset of an empty directory: %s%s", reset.out, reset.errs)
+	}
 	second.opens()
 	second.knows(t.Context(), b)
 	second.end(dir)

@@ -233,6 +233,16 @@ func gone(t *testing.T, dir string) {
 	}
 }
 
+// eventually waits for a condition.
+func eventually(t *testing.T, happened func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !happened(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+	}
+}
+
 // processes are the command lines that name the directory. Where there is no
 // /proc it finds none.
 func processes(dir string) (found []string) {

@@ -80,25 +80,30 @@ func (p ports) addr(n port) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(p.number(n)))
 }
 
-// listen opens the ports from base on; base 0 takes free ones.
-func listen(base int) (ports, error) {
+// listen opens the ports; 0 is a free one.
+func listen(numbers []int) (ports, error) {
 	var p ports
 	for n := range p {
-		number := 0
-		if base != 0 {
-			number = base + n
-		}
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(number)))
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(numbers[n])))
 		if err != nil {
 			p.close()
 			if errors.Is(err, syscall.EADDRINUSE) {
-				return ports{}, fmt.Errorf("port %d is in use: stop what uses it, or take other ports with --port (%d in a row are needed)", number, portCount)
+				return ports{}, fmt.Errorf("port %d is in use: stop what uses it, or take other ports with --port (%d in a row are needed; a directory keeps the ports of its first start)", numbers[n], portCount)
 			}
 			return ports{}, fmt.Errorf("listen: %w", err)
 		}
 		p[n] = l
 	}
 	return p, nil
+}
+
+// numbers are the ports themselves.
+func (p ports) numbers() []int {
+	out := make([]int, portCount)
+	for n := range p {
+		out[n] = p.number(port(n))
+	}
+	return out
 }
 
 func (p ports) close() {
@@ -151,7 +156,7 @@ func (s secrets) save() error {
 
 // stackOptions say where a stack lives.
 type stackOptions struct {
-	Dir         string
+	Place       *place
 	Port        int    // of the portal; the rest follow; 0: free ones
 	DatabaseURL string // empty: a private server in Dir
 	Database    string // name of the database on the private server
@@ -161,19 +166,20 @@ type stackOptions struct {
 
 // startStack starts everything and returns once it answers. The caller calls stop.
 func startStack(ctx context.Context, o stackOptions) (_ *stack, err error) {
-	s := &stack{dir: o.Dir, log: o.Log, clock: new(clock.Clock), group: new(errgroup.Group)}
+	s := &stack{dir: o.Place.dir, log: o.Log, clock: new(clock.Clock), group: new(errgroup.Group)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.stop())
 		}
 	}()
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("data directory: %w", err)
-	}
-	if s.ports, err = listen(o.Port); err != nil {
+	numbers, err := o.Place.numbers(o.Port)
+	if err != nil {
 		return nil, err
 	}
-	if s.secrets, err = loadSecrets(filepath.Join(o.Dir, "secrets.json")); err != nil {
+	if s.ports, err = listen(numbers); err != nil {
+		return nil, err
+	}
+	if s.secrets, err = loadSecrets(filepath.Join(s.dir, "secrets.json")); err != nil {
 		return nil, err
 	}
 	databaseURL := o.DatabaseURL
@@ -181,6 +187,13 @@ func startStack(ctx context.Context, o stackOptions) (_ *stack, err error) {
 		if databaseURL, err = s.startPostgres(ctx, o); err != nil {
 			return nil, err
 		}
+	}
+	name, err := databaseName(o.DatabaseURL)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Place.keep(s.ports.numbers(), name); err != nil {
+		return nil, err
 	}
 	if err := migrations.Up(ctx, databaseURL); err != nil {
 		return nil, err
@@ -198,7 +211,7 @@ func startStack(ctx context.Context, o stackOptions) (_ *stack, err error) {
 }
 
 func (s *stack) startPostgres(ctx context.Context, o stackOptions) (string, error) {
-	server, err := postgres.Start(ctx, postgres.Options{Dir: filepath.Join(o.Dir, "postgres"), Durable: o.Durable})
+	server, err := postgres.Start(ctx, postgres.Options{Dir: filepath.Join(s.dir, "postgres"), Durable: o.Durable})
 	if err != nil {
 		return "", err
 	}
