@@ -394,7 +394,9 @@ func (st *story) prove(ctx context.Context) ([]fact, error) {
 			facts = append(facts, fact{p.program, "not installed: the export was not checked by it: " + path})
 			continue
 		}
-		out, err := exec.CommandContext(ctx, p.program, append(p.args, path)...).CombinedOutput()
+		check := exec.CommandContext(ctx, p.program, append(p.args, path)...)
+		check.Env = utf8Locale(os.Environ())
+		out, err := check.CombinedOutput()
 		if err != nil {
 			return facts, fmt.Errorf("%s refuses the export: %w\n%s", p.program, err, out)
 		}
@@ -410,4 +412,15 @@ func (st *story) prove(ctx context.Context) ([]fact, error) {
 	}
 	path := filepath.Join(st.files, "tree-head.txt")
 	return append(facts, fact{"signed head of the log", path}), os.WriteFile(path, []byte(head), 0o644)
+}
+
+// utf8Locale adds a locale to an environment that names none: a fresh machine or a
+// container has no other, and hledger reads files in the locale's encoding.
+func utf8Locale(environ []string) []string {
+	for _, v := range environ {
+		if name, value, _ := strings.Cut(v, "="); value != "" && (name == "LC_ALL" || name == "LC_CTYPE" || name == "LANG") {
+			return environ
+		}
+	}
+	return append(environ, "LC_ALL=C.UTF-8")
 }
