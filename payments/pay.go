@@ -52,13 +52,16 @@ func (s *Service) Pay(ctx context.Context, v Viewer, checkoutID, contactID strin
 			}
 			continue
 		}
-		if p.State == Pending {
-			return p.SessionURL, nil
-		}
 		if p, err = s.openSession(ctx, p); err != nil {
 			return "", fmt.Errorf("pay checkout: %w", err)
 		}
-		return p.SessionURL, nil
+		switch p.State {
+		case Pending:
+			return p.SessionURL, nil
+		case Succeeded, Processing:
+			return "", fmt.Errorf("pay checkout: %w", ErrAlreadyPaid)
+		}
+		return "", fmt.Errorf("pay checkout: %w", ErrClosed) // in another tab, at this moment
 	}
 	return "", fmt.Errorf("pay checkout: %w", ErrUnknownOutcome)
 }
@@ -168,9 +171,13 @@ func insertPayment(ctx context.Context, tx pgx.Tx, p Payment) error {
 	return nil
 }
 
-// openSession asks the processor for its page. It may be called again at any time
-// with the same payment: the key makes it the same page.
+// openSession asks the processor for the page of a payment that has none, and
+// returns the payment as it is then: somebody else may have been faster. It may be
+// called again at any time: the key makes it the same page.
 func (s *Service) openSession(ctx context.Context, p Payment) (Payment, error) {
+	if p.State != Created && p.State != Unknown {
+		return p, nil
+	}
 	r, err := s.sessionRequest(ctx, p)
 	if err != nil {
 		return Payment{}, err
@@ -184,7 +191,8 @@ func (s *Service) openSession(ctx context.Context, p Payment) (Payment, error) {
 		}
 		p = locked
 		if p.State != Created && p.State != Unknown {
-			return nil // somebody else was faster
+			asked = nil // what we were told is old news
+			return nil
 		}
 		switch {
 		case asked == nil:
@@ -203,13 +211,10 @@ func (s *Service) openSession(ctx context.Context, p Payment) (Payment, error) {
 	if err != nil {
 		return Payment{}, err
 	}
-	if p.State == Pending {
-		return p, nil
+	if asked != nil {
+		return Payment{}, fmt.Errorf("open session of payment %s: %w", p.Reference, asked)
 	}
-	if asked == nil {
-		return Payment{}, ErrAlreadyPaid
-	}
-	return Payment{}, fmt.Errorf("open session of payment %s: %w", p.Reference, asked)
+	return p, nil
 }
 
 func (s *Service) sessionRequest(ctx context.Context, p Payment) (SessionRequest, error) {
@@ -258,34 +263,35 @@ func (s *Service) Cancel(ctx context.Context, v Viewer, checkoutID string) error
 
 // abandon closes an attempt at the processor, then here. The processor decides:
 // when it says the session was paid, the payment succeeds instead, and the result
-// is ErrAlreadyPaid.
+// is ErrAlreadyPaid; when it keeps the session open, ErrUnknownOutcome.
 func (s *Service) abandon(ctx context.Context, p Payment) error {
-	if p.SessionID == "" {
-		// The processor may or may not have a page for it. Ask for it by its key, so
-		// that it can be closed; a page nobody was sent to cannot be paid.
-		var err error
-		if p, err = s.openSession(ctx, p); err != nil {
-			var refused *RefusedError
-			if errors.As(err, &refused) {
-				return nil
-			}
+	// The processor may or may not have a page for it. Ask for it by its key, so
+	// that it can be closed; a page nobody was sent to cannot be paid.
+	p, err := s.openSession(ctx, p)
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if p.State == Pending {
+		session, err := s.processor.ExpireSession(ctx, p.SessionID)
+		if errors.As(err, &refused) { // it was paid, or has expired by itself
+			session, err = s.processor.Session(ctx, p.SessionID)
+		}
+		if err != nil {
+			return err
+		}
+		if p, err = s.apply(ctx, p.ID, session); err != nil {
 			return err
 		}
 	}
-	session, err := s.processor.ExpireSession(ctx, p.SessionID)
-	var refused *RefusedError
-	if errors.As(err, &refused) { // it was paid, or has expired by itself
-		session, err = s.processor.Session(ctx, p.SessionID)
-	}
-	if err != nil {
-		return err
-	}
-	after, err := s.apply(ctx, p.ID, session)
-	if err != nil {
-		return err
-	}
-	if after.State == Succeeded || after.State == Processing {
+	switch p.State {
+	case Succeeded, Processing:
 		return ErrAlreadyPaid
+	case Pending:
+		return fmt.Errorf("the session of payment %s is still open: %w", p.Reference, ErrUnknownOutcome)
 	}
 	return nil
 }
@@ -301,7 +307,7 @@ func (s *Service) Sync(ctx context.Context, paymentID string) (Payment, error) {
 	if p.State == Succeeded {
 		return p, nil
 	}
-	if p.SessionID == "" && (p.State == Created || p.State == Unknown) {
+	if p.State == Created || p.State == Unknown {
 		// Keys are remembered by the processor for a day: until then asking again is
 		// safe. Past the attempt's life its page could not be used any more.
 		if s.now().After(p.ExpiresAt) {

@@ -72,6 +72,13 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.pay = w.service(t, w.processor)
+	return w
+}
+
+// service is payments over a processor.
+func (w *world) service(t *testing.T, processor payments.Processor) *payments.Service {
+	t.Helper()
 	links, err := keyed.Load(t.Context(), w.DB, w.Key, payments.CheckoutLinks)
 	if err != nil {
 		t.Fatal(err)
@@ -80,11 +87,10 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.pay = payments.New(payments.Parts{DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: w.processor, Queue: w.Queue,
+	return payments.New(payments.Parts{DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: processor, Queue: w.Queue,
 		Outbox: mail.New(w.DB, w.Queue, templates, w.Key, w.Clock.Now), Links: links,
-		Render: func(payments.Receipt, string) ([]byte, error) { return []byte("%PDF-test"), nil }, Now: w.Clock.Now, Log: log,
+		Render: func(payments.Receipt, string) ([]byte, error) { return []byte("%PDF-test"), nil }, Now: w.Clock.Now, Log: slog.New(slog.DiscardHandler),
 	}, payments.Config{BaseURL: "http://localhost:1"})
-	return w
 }
 
 // work starts the jobs of payments, until the test ends.
