@@ -5,8 +5,53 @@ import (
 	"errors"
 	"testing"
 
+	"guichet/internal/id"
 	"guichet/payments"
 )
+
+// pays presses the pay button as a viewer with an address for the receipt.
+func (w *world) pays(t *testing.T, v payments.Viewer, checkoutID, contactID string) string {
+	t.Helper()
+	page, err := w.pay.Pay(t.Context(), v, checkoutID, contactID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return page
+}
+
+func TestAnAttemptBelongsToWhoStartedIt(t *testing.T) {
+	typo, right := id.New(), id.New()
+	resident := payments.Viewer{ResidentID: id.New(), GuestHash: guest.GuestHash}
+	for name, tt := range map[string]struct {
+		second  payments.Viewer
+		contact string // the second time
+		same    bool
+		want    payments.Payment
+	}{
+		"the same again":                           {guest, typo, true, payments.Payment{ContactID: typo}},
+		"without an address the first is kept":     {guest, "", true, payments.Payment{ContactID: typo}},
+		"another address is not sent to the first": {guest, right, false, payments.Payment{ContactID: right}},
+		"a resident's receipt is the resident's":   {resident, "", false, payments.Payment{ResidentID: resident.ResidentID}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			checkoutID := w.checkout(t, w.Issue(t, w.Bill("water", "water-consumption", 1000)))
+			first := w.pays(t, guest, checkoutID, typo)
+			second := w.pays(t, tt.second, checkoutID, tt.contact)
+			if (first == second) != tt.same {
+				t.Errorf("the same page: %v, want %v", first == second, tt.same)
+			}
+			if !tt.same && card(t, first, good) {
+				t.Error("the page before still takes a card")
+			}
+			card(t, second, good)
+			p := w.sync(t, checkoutID)
+			if p.State != payments.Succeeded || p.ContactID != tt.want.ContactID || p.ResidentID != tt.want.ResidentID {
+				t.Errorf("payment is %s, of resident %q, receipt to contact %q; want %+v", p.State, p.ResidentID, p.ContactID, tt.want)
+			}
+		})
+	}
+}
 
 // A meddler is the processor, and something happens meanwhile.
 type meddler struct {

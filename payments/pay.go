@@ -67,8 +67,8 @@ func (s *Service) Pay(ctx context.Context, v Viewer, checkoutID, contactID strin
 }
 
 // attempt finds the live attempt of a checkout, or makes one: reserves the bills
-// and pins what is due. stale tells that the live one asks for other amounts than
-// are due today.
+// and pins what is due. stale tells that the live one will not do: it asks for other
+// amounts than are due today, or the receipt would go to somebody else.
 func (s *Service) attempt(ctx context.Context, v Viewer, checkoutID, contactID string) (p Payment, stale bool, err error) {
 	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		if !id.Valid(checkoutID) {
@@ -93,13 +93,19 @@ func (s *Service) attempt(ctx context.Context, v Viewer, checkoutID, contactID s
 			if p.State == Processing {
 				return ErrAlreadyPaid
 			}
-			stale = !p.ExpiresAt.After(s.now()) || p.Amount != c.Total || p.QuotedOn != clock.DateOf(s.now())
+			stale = !p.ExpiresAt.After(s.now()) || p.Amount != c.Total || p.QuotedOn != clock.DateOf(s.now()) || !p.belongsTo(v, contactID)
 			return nil
 		}
 		p, err = s.create(ctx, tx, v, c, contactID)
 		return err
 	})
 	return p, stale, err
+}
+
+// belongsTo reports whether an attempt was started by the viewer, for the same
+// address of the receipt. No address this time leaves the first.
+func (p Payment) belongsTo(v Viewer, contactID string) bool {
+	return p.ResidentID == v.ResidentID && (contactID == "" || p.ContactID == contactID)
 }
 
 func (s *Service) create(ctx context.Context, tx pgx.Tx, v Viewer, c Checkout, contactID string) (Payment, error) {
