@@ -108,3 +108,20 @@ func TestAPageThatWasCancelledMeanwhileIsNotCalledPaid(t *testing.T) {
 	}
 	w.start(t, checkoutID) // and the payer may try again
 }
+
+func TestACookieDoesNotOpenAResidentsCheckout(t *testing.T) {
+	w := newWorld(t)
+	n := w.Bill("water", "water-consumption", 1000)
+	n.ResidentID = id.New()
+	v := payments.Viewer{ResidentID: n.ResidentID, GuestHash: guest.GuestHash}
+	checkoutID, _, err := w.pay.Open(t.Context(), payments.NewCheckout{BillIDs: []string{w.Issue(t, n).ID}, Channel: "web", Viewer: v, Lang: "en"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pay.Checkout(t.Context(), v, checkoutID); err != nil {
+		t.Errorf("the resident: %v", err)
+	}
+	if _, err := w.pay.Checkout(t.Context(), guest, checkoutID); !errors.Is(err, payments.ErrNotFound) {
+		t.Errorf("the browser after signing out: %v, want ErrNotFound", err)
+	}
+}

@@ -130,8 +130,12 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, n NewCheckout) (checkoutI
 	if err != nil {
 		return "", false, fmt.Errorf("store checkout's bills: %w", err)
 	}
-	if err := grant(ctx, tx, n.Viewer.GuestHash, checkoutID); err != nil {
-		return "", false, err
+	// A resident's checkout is seen after signing in, and not by the next person at a
+	// shared computer, or whoever left a cookie there.
+	if n.Viewer.ResidentID == "" {
+		if err := grant(ctx, tx, n.Viewer.GuestHash, checkoutID); err != nil {
+			return "", false, err
+		}
 	}
 	return checkoutID, false, audit.Record(ctx, tx, audit.Event{
 		Action: "checkout.opened", ObjectType: "checkout", ObjectID: checkoutID,
