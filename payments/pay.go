@@ -154,10 +154,10 @@ func insertPayment(ctx context.Context, tx pgx.Tx, p Payment) error {
 	batch := new(pgx.Batch)
 	batch.Queue(`
 		insert into payments.payment (id, checkout_id, reference, state, tender, channel, amount_cents, quoted_on, resident_id, contact_id, lang,
-			created_at, updated_at, expires_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, '')::uuid, nullif($10, '')::uuid, $11, $12, $12, $13)`,
+			created_at, updated_at, expires_at, ask_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, '')::uuid, nullif($10, '')::uuid, $11, $12, $12, $13, $14)`,
 		p.ID, p.CheckoutID, p.Reference, string(p.State), p.Tender, p.Channel, p.Amount, p.QuotedOn.Time(), p.ResidentID, p.ContactID, p.Lang,
-		p.CreatedAt, p.ExpiresAt)
+		p.CreatedAt, p.ExpiresAt, p.CreatedAt.Add(askFirst))
 	for _, a := range p.Allocations {
 		batch.Queue(`
 			insert into payments.allocation (payment_id, bill_id, line, net_cents, step_cents, tax_cents) values ($1, $2, $3, $4, $5, $6)`,
@@ -357,5 +357,9 @@ func lock(ctx context.Context, tx pgx.Tx, paymentID string) (Payment, error) {
 	return onePayment(ctx, tx, `p.id = $1 for no key update`, paymentID)
 }
 
-// Since how long a live payment has not moved before the poller asks about it.
-const pollAfter = 20 * time.Second
+// How long after it was started the poller asks about a payment first, and the
+// longest it lets go by before it asks again.
+const (
+	askFirst = 20 * time.Second
+	askLast  = time.Hour
+)
