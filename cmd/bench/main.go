@@ -31,12 +31,15 @@ import (
 
 // benchmarks by name, in the order in which they run.
 var benchmarks = []benchmark{
-	{"ledger", "a payment's transaction with its journal entry, over one hot account, over spread accounts, and with balance rows", ledgerBench},
+	{"ledger", []int{16, 128}, "a payment's transaction with its journal entry, over one hot account, over spread accounts, and with balance rows", ledgerBench},
+	{"payment", []int{1, 16}, "from the processor's webhook to the committed payment, and the same rows written by one plain transaction", paymentBench},
 }
 
 type benchmark struct {
-	name, about string
-	run         func(context.Context, *lab) error
+	name    string
+	callers []int // unless asked otherwise
+	about   string
+	run     func(context.Context, *lab) error
 }
 
 // options of every benchmark.
@@ -45,7 +48,7 @@ type options struct {
 	JSON    bool          `help:"Print one JSON object per benchmark and nothing else."`
 	Pairs   int           `default:"5" help:"Rounds of each comparison; the median counts."`
 	Time    time.Duration `default:"3s" help:"Length of one run."`
-	Callers []int         `default:"16,128" help:"Numbers of concurrent callers."`
+	Callers []int         `help:"Numbers of concurrent callers; none: what the benchmark is about."`
 	Dir     string        `help:"Where the private PostgreSQL keeps its data; a disk, not memory." type:"path"`
 }
 
@@ -71,7 +74,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, out io.
 	if _, err := parser.Parse(args); err != nil {
 		return err
 	}
-	if o.Pairs < 1 || o.Time <= 0 || len(o.Callers) == 0 || slices.Min(o.Callers) < 1 {
+	if o.Pairs < 1 || o.Time <= 0 || slices.ContainsFunc(o.Callers, func(n int) bool { return n < 1 }) {
 		return errors.New("pairs, time and callers are above zero")
 	}
 	var chosen []benchmark
@@ -105,6 +108,9 @@ func measure(ctx context.Context, s *server, b benchmark, o options, out io.Writ
 		return err
 	}
 	defer func() { err = errors.Join(err, drop()) }()
+	if len(o.Callers) == 0 {
+		o.Callers = b.callers
+	}
 	progress := out
 	if o.JSON {
 		progress = io.Discard
