@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,28 +21,40 @@ func (s *Service) Receive(ctx context.Context, payload []byte, signature string)
 	if err != nil {
 		return fmt.Errorf("receive webhook: %w", err)
 	}
-	if _, err := s.keep(ctx, e, "webhook"); err != nil {
+	if err := s.keep(ctx, "webhook", e); err != nil {
 		return fmt.Errorf("receive webhook %s: %w", e.ID, err)
 	}
 	return nil
 }
 
-// keep stores an event once, with the job that handles it.
-func (s *Service) keep(ctx context.Context, e Event, source string) (fresh bool, err error) {
-	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
+// keep stores events, each once, with the jobs that handle them.
+func (s *Service) keep(ctx context.Context, source string, events ...Event) error {
+	ids, types, objects := make([]string, len(events)), make([]string, len(events)), make([]string, len(events))
+	payloads, created := make([][]byte, len(events)), make([]time.Time, len(events))
+	for i, e := range events {
+		ids[i], types[i], objects[i], payloads[i], created[i] = e.ID, e.Type, e.ObjectID, e.Payload, e.CreatedAt
+	}
+	return pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
 			insert into payments.processor_event (id, type, object_id, payload, source, created_at, received_at)
-			values ($1, $2, $3, $4, $5, $6, $7) on conflict (id) do nothing`,
-			e.ID, e.Type, e.ObjectID, e.Payload, source, e.CreatedAt, s.now())
+			select id, type, object_id, payload, $6, created_at, $7
+			from unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::timestamptz[]) as e (id, type, object_id, payload, created_at)
+			order by id on conflict (id) do nothing returning id`,
+			ids, types, objects, payloads, created, source, s.now())
 		if err != nil {
 			return err
 		}
-		if fresh = tag.RowsAffected() == 1; !fresh {
-			return nil
+		fresh, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			return err
 		}
-		return s.queue.Insert(ctx, tx, EventArgs{EventID: e.ID}, nil)
+		for _, eventID := range fresh {
+			if err := s.queue.Insert(ctx, tx, EventArgs{EventID: eventID}, nil); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-	return fresh, err
 }
 
 // EventArgs is the job that handles one stored event of the processor.
@@ -126,61 +139,98 @@ func (s *Service) handleSession(ctx context.Context, sessionID string) (outcome 
 	return "applied", nil
 }
 
+// What the poller asks about at once, and for how long: the next sweep is soon.
+const (
+	sweepSize = 200
+	sweepTime = time.Minute
+	// So many questions in a row without an answer, and the sweep is given up: the
+	// processor is down, not the payment.
+	maxSilence = 5
+)
+
 // Sweep is the poller: it asks about live payments that have not moved for a
 // while, and reads the processor's list of events for what webhooks dropped.
-// Running it twice at once changes nothing.
+// Sweeps that run at once share the work. One payment's trouble is told to the log
+// and is not the others'.
 func (s *Service) Sweep(ctx context.Context) error {
-	rows, err := s.db.Query(ctx, `
-		select id::text from payments.payment
-		where state in ('created', 'unknown', 'pending', 'processing') and updated_at < $1
-		order by updated_at limit 200`, s.now().Add(-pollAfter))
+	ids, err := s.askable(ctx)
 	if err != nil {
 		return fmt.Errorf("sweep: %w", err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil {
-		return fmt.Errorf("sweep: %w", err)
-	}
-	var failed []error
-	for _, p := range ids {
-		if _, err := s.Sync(ctx, p); err != nil {
-			failed = append(failed, err) // one payment's trouble is not the others'
+	asking, cancel := context.WithTimeout(ctx, sweepTime)
+	defer cancel()
+	silence := 0
+	for _, paymentID := range ids {
+		_, err := s.Sync(asking, paymentID)
+		if err != nil {
+			s.log.WarnContext(ctx, "ask the processor about a payment", "payment", paymentID, "error", err)
+		}
+		if silence++; !errors.Is(err, ErrUnknownOutcome) {
+			silence = 0
+		}
+		if silence == maxSilence || asking.Err() != nil {
+			break
 		}
 	}
 	if err := s.readEvents(ctx); err != nil {
-		failed = append(failed, err)
-	}
-	if len(failed) > 0 {
-		return fmt.Errorf("sweep: %w", errors.Join(failed...))
+		return fmt.Errorf("sweep: %w", err)
 	}
 	return nil
 }
 
-// eventOverlap is read again each time: events are not listed in the order they
-// become visible.
-const eventOverlap = 10 * time.Minute
+// askable takes the payments that are to be asked about now, longest due first, and
+// puts each off for a quarter of its age: a payer takes minutes, a debit takes days,
+// and what cannot be resolved must not stand in the way of what can.
+func (s *Service) askable(ctx context.Context) ([]string, error) {
+	rows, err := s.db.Query(ctx, `
+		update payments.payment p
+		set ask_at = $1::timestamptz + least(greatest(($1::timestamptz - p.created_at) / 4, $2::interval), $3::interval)
+		from (
+			select id from payments.payment
+			where state in ('created', 'unknown', 'pending', 'processing') and ask_at <= $1
+			order by ask_at limit $4 for no key update skip locked) due
+		where p.id = due.id returning p.id::text`, s.now(), askFirst, askLast, sweepSize)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+const (
+	// eventPause is how long the list of events is left alone after it was read.
+	eventPause = time.Minute
+	// eventOverlap is read again each time: events are not listed in the order they
+	// become visible, and the processor's clock is not ours.
+	eventOverlap = 5 * time.Minute
+	eventBatch   = 500 // in one transaction
+)
 
 func (s *Service) readEvents(ctx context.Context) error {
-	since := s.now().Add(-24 * time.Hour)
-	err := s.db.QueryRow(ctx, `select since from payments.processor_cursor where name = 'events'`).Scan(&since)
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	started := s.now()
+	var since time.Time
+	err := s.db.QueryRow(ctx, `
+		insert into payments.processor_cursor as c (name, since, read_at) values ('events', $1, $2)
+		on conflict (name) do update set read_at = excluded.read_at where c.read_at <= $3
+		returning since`, started.Add(-24*time.Hour), started, started.Add(-eventPause)).Scan(&since)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil // read a moment ago
+	}
+	if err != nil {
 		return fmt.Errorf("read cursor: %w", err)
 	}
-	started, cursor := s.now(), ""
+	cursor := ""
 	for range 1000 { // pages
 		events, next, err := s.processor.Events(ctx, since.Add(-eventOverlap), cursor)
 		if err != nil {
 			return fmt.Errorf("list events: %w", err)
 		}
-		for _, e := range events {
-			if _, err := s.keep(ctx, e, "poll"); err != nil {
-				return fmt.Errorf("keep event %s: %w", e.ID, err)
+		for batch := range slices.Chunk(events, eventBatch) {
+			if err := s.keep(ctx, "poll", batch...); err != nil {
+				return fmt.Errorf("keep events: %w", err)
 			}
 		}
 		if next == "" {
-			_, err := s.db.Exec(ctx, `
-				insert into payments.processor_cursor (name, since) values ('events', $1)
-				on conflict (name) do update set since = greatest(processor_cursor.since, excluded.since)`, started)
+			_, err := s.db.Exec(ctx, `update payments.processor_cursor set since = greatest(since, $1) where name = 'events'`, started)
 			return err
 		}
 		cursor = next
