@@ -50,7 +50,7 @@ func TestAttacksOnLogout(t *testing.T) {
 			}
 			quiet := w.browser()
 			for _, form := range []url.Values{{"client_id": {a.id}, "post_logout_redirect_uri": {uri}}, {"post_logout_redirect_uri": {uri}}} {
-				if got := quiet.post("/signout", form); got.location != "/signed-out" {
+				if got := quiet.post("/signout", form); got.location != "/signed-out" && got.status != http.StatusBadRequest {
 					t.Errorf("after the question %s leads to %s", uri, got.location)
 				}
 			}
