@@ -116,12 +116,16 @@ func (s *Service) AskCode(ctx context.Context, r CodeRequest) error {
 	return nil
 }
 
-// takeForCode always locks buckets in this order: network, address, address again.
+// takeForCode always locks buckets in this order: network, address from the network,
+// address, address again.
 func (s *Service) takeForCode(ctx context.Context, tx pgx.Tx, lookup []byte, v Visitor) error {
 	if err := s.Take(ctx, tx, "code-network", v.Network, s.limits.CodeNetwork); err != nil {
 		return err
 	}
-	if err := s.Take(ctx, tx, "code-address", string(lookup), s.limits.CodeAddress); err != nil {
+	if err := s.Take(ctx, tx, "code-address", v.Network+"\x00"+string(lookup), s.limits.CodeAddress); err != nil {
+		return err
+	}
+	if err := s.Take(ctx, tx, "code-total", string(lookup), s.limits.CodeTotal); err != nil {
 		return err
 	}
 	return s.Take(ctx, tx, "code-again", string(lookup), s.limits.CodeAgain)
@@ -259,7 +263,7 @@ func (s *Service) takeTry(ctx context.Context, t CodeTry) (aTry, error) {
 		if err := s.Take(ctx, tx, "try-network", t.Visitor.Network, s.limits.TryNetwork); err != nil {
 			return err
 		}
-		if err := s.Take(ctx, tx, "try-address", string(p.lookup), s.limits.TryAddress); err != nil {
+		if err := s.Take(ctx, tx, "try-address", t.Visitor.Network+"\x00"+string(p.lookup), s.limits.TryAddress); err != nil {
 			return err
 		}
 		try.codeID = *p.codeID

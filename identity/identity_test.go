@@ -438,6 +438,46 @@ func TestLimits(t *testing.T) {
 			t.Errorf("another network: %v", err)
 		}
 	})
+	t.Run("ten codes an hour go to an address from everywhere", func(t *testing.T) {
+		w := newWorld(t)
+		sent := 0
+		for i := range 15 {
+			w.later(31 * time.Second)
+			if ask(w, "demo@example.com", identity.Visitor{Network: fmt.Sprintf("198.51.%d.0/24", i)}) == nil {
+				sent++
+			}
+		}
+		if sent != 11 { // seven minutes bring one back
+			t.Errorf("%d codes, want 11", sent)
+		}
+	})
+	t.Run("a stranger exhausts an address only for himself", func(t *testing.T) {
+		w := newWorld(t)
+		w.signUp(t, "known@example.com", "Known")
+		w.later(2 * time.Hour)
+		stranger := identity.Visitor{Network: "198.51.100.0/24"}
+		pending, browser := w.begin(t)
+		for range 7 {
+			w.later(31 * time.Second)
+			if err := w.AskCode(t.Context(), identity.CodeRequest{Pending: pending, Browser: browser, Email: "known@example.com", Lang: "en", Visitor: stranger}); err != nil {
+				break
+			}
+			for range 5 {
+				_, err := w.TryCode(t.Context(), identity.CodeTry{Pending: pending, Browser: browser, Code: "not a code", Visitor: stranger})
+				if err == nil {
+					t.Fatal("a wrong code signed in")
+				}
+			}
+		}
+		w.later(31 * time.Second)
+		if err := ask(w, "known@example.com", stranger); !errors.As(err, &limited) {
+			t.Errorf("the stranger may go on: %v", err)
+		}
+		pending, browser, code := w.ask(t, "known@example.com")
+		if in, err := w.try(t, pending, browser, code); err != nil || in.Token == "" {
+			t.Errorf("the owner is locked out: %v", err)
+		}
+	})
 	t.Run("ten tries in a quarter of an hour for an address", func(t *testing.T) {
 		w := newWorld(t)
 		wrong, refused := 0, false

@@ -15,13 +15,15 @@ type Limit struct {
 	Per   time.Duration
 }
 
-// Limits are the brakes on sign-in. Each counts by address or by network, never by
-// both: a stranger can exhaust the one only for himself.
+// Limits are the brakes on sign-in. What counts by address counts every network for
+// itself, so that a stranger who knows somebody's address exhausts it only for himself.
+// The one total of an address is higher: a mailbox is not flooded from many networks either.
 type Limits struct {
 	CodeAgain      Limit // codes sent to one address, from the last one
-	CodeAddress    Limit // codes sent to one address
+	CodeAddress    Limit // codes sent to one address, asked for from one network
+	CodeTotal      Limit // codes sent to one address; five tries of each bound the guesses at it, too
 	CodeNetwork    Limit // codes asked for from one network
-	TryAddress     Limit // codes tried for one address
+	TryAddress     Limit // codes tried for one address, from one network
 	TryNetwork     Limit // codes tried from one network
 	ClientFailures Limit // wrong client secrets, per client and network
 }
@@ -31,6 +33,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		CodeAgain:      Limit{1, 30 * time.Second},
 		CodeAddress:    Limit{5, time.Hour},
+		CodeTotal:      Limit{10, time.Hour},
 		CodeNetwork:    Limit{20, time.Hour},
 		TryAddress:     Limit{10, 15 * time.Minute},
 		TryNetwork:     Limit{100, 15 * time.Minute},
@@ -43,6 +46,7 @@ func (l Limits) orDefault() Limits {
 	for _, p := range []struct{ have, want *Limit }{
 		{&l.CodeAgain, &d.CodeAgain},
 		{&l.CodeAddress, &d.CodeAddress},
+		{&l.CodeTotal, &d.CodeTotal},
 		{&l.CodeNetwork, &d.CodeNetwork},
 		{&l.TryAddress, &d.TryAddress},
 		{&l.TryNetwork, &d.TryNetwork},

@@ -120,7 +120,7 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 	must(t, err)
 	wide := identity.Limit{Burst: 1000, Per: time.Minute}
 	people := identity.Config{Now: w.clock, Master: master, Mail: w.mail, Limits: identity.Limits{
-		CodeAgain: wide, CodeAddress: wide, CodeNetwork: wide, TryAddress: wide, TryNetwork: wide,
+		CodeAgain: wide, CodeAddress: wide, CodeTotal: wide, CodeNetwork: wide, TryAddress: wide, TryNetwork: wide,
 	}}
 	o := oidc.Options{Issuer: srv.URL, Now: w.clock, Log: log}
 	for _, option := range options {
