@@ -80,11 +80,15 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request) {
 // takeTry counts a try at a notice, whether it exists or not, and one of its network.
 func (h *Handler) takeTry(r *http.Request, typed string) error {
 	notice, _ := id.Normalize(typed)
+	network := session.Visitor(r).Network
 	return pgx.BeginFunc(r.Context(), h.DB, func(tx pgx.Tx) error {
-		if err := h.People.Take(r.Context(), tx, "notice", notice, h.Limits.Notice); err != nil {
+		if err := h.People.Take(r.Context(), tx, "notice", network+"\x00"+notice, h.Limits.Notice); err != nil {
 			return err
 		}
-		return h.People.Take(r.Context(), tx, "notice-network", session.Visitor(r).Network, h.Limits.Network)
+		if err := h.People.Take(r.Context(), tx, "notice-total", notice, h.Limits.Total); err != nil {
+			return err
+		}
+		return h.People.Take(r.Context(), tx, "notice-network", network, h.Limits.Network)
 	})
 }
 

@@ -51,9 +51,11 @@ type Options struct {
 	Limits    Limits
 }
 
-// Limits are the brakes on guessing at notices. Zero values take the defaults.
+// Limits are the brakes on guessing at notices. Zero values take the defaults. A
+// stranger who reads a notice on a windshield exhausts it for his own network only.
 type Limits struct {
-	Notice  identity.Limit // tries at one notice number
+	Notice  identity.Limit // tries at one notice number from one network
+	Total   identity.Limit // tries at one notice number
 	Network identity.Limit // tries from one network
 }
 
@@ -70,6 +72,9 @@ var files embed.FS
 func New(o Options) *Handler {
 	if o.Limits.Notice == (identity.Limit{}) {
 		o.Limits.Notice = identity.Limit{Burst: 10, Per: time.Hour}
+	}
+	if o.Limits.Total == (identity.Limit{}) {
+		o.Limits.Total = identity.Limit{Burst: 100, Per: time.Hour}
 	}
 	if o.Limits.Network == (identity.Limit{}) {
 		o.Limits.Network = identity.Limit{Burst: 30, Per: 15 * time.Minute}

@@ -113,6 +113,22 @@ func TestGuessingIsLimited(t *testing.T) {
 	v.post("/pay", "notice", id.Code(9), "key", "GUESS").expect(t, 429)
 }
 
+func TestAStrangerExhaustsANoticeOnlyForHimself(t *testing.T) {
+	w := newWorld(t, func(o *resident.Options) {
+		o.Limits = resident.Limits{Notice: identity.Limit{Burst: 3, Per: time.Hour}, Total: identity.Limit{Burst: 5, Per: time.Hour}}
+	})
+	fine := w.Issue(t, w.Bill("parking", "parking-wrong-way", 0))
+	stranger := w.visitorAt("127.0.1.1")
+	for range 3 {
+		stranger.post("/pay", "notice", fine.Notice, "key", "GUESS").expect(t, 404)
+	}
+	stranger.post("/pay", "notice", fine.Notice, "key", "GUESS").expect(t, 429)
+	w.visitor().post("/pay", "notice", fine.Notice, "key", "TEST 123").expect(t, 303)
+	// All strangers together guess no more than the total.
+	w.visitorAt("127.0.2.1").post("/pay", "notice", fine.Notice, "key", "GUESS").expect(t, 404)
+	w.visitorAt("127.0.3.1").post("/pay", "notice", fine.Notice, "key", "GUESS").expect(t, 429)
+}
+
 func TestResidentPaysThreeDepartmentsAtOnce(t *testing.T) {
 	w := newWorld(t)
 	w.work()

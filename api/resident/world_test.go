@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/cookiejar"
 	"net/http/httptest"
@@ -219,6 +220,14 @@ func (w *world) visitor() *visitor {
 	jar, err := cookiejar.New(nil)
 	must(w.t, err)
 	return &visitor{w, &http.Client{Jar: jar, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}}
+}
+
+// visitorAt is a visitor whose requests come from another address of this machine.
+func (w *world) visitorAt(address string) *visitor {
+	v := w.visitor()
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(address)}}
+	v.client.Transport = &http.Transport{DialContext: dialer.DialContext, DisableKeepAlives: true}
+	return v
 }
 
 func (v *visitor) do(method, path string, form url.Values) answer {
