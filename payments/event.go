@@ -103,7 +103,11 @@ func (s *Service) Handle(ctx context.Context, eventID string) error {
 	}
 	outcome := "ignored"
 	if strings.HasPrefix(kind, "checkout.session.") {
-		if outcome, err = s.handleSession(ctx, objectID); err != nil {
+		outcome, err = s.handleSession(ctx, objectID)
+		if errors.Is(err, ErrMismatch) { // it will not fit tomorrow either: a person has to look now
+			err = river.JobCancel(err)
+		}
+		if err != nil {
 			return fmt.Errorf("handle event %s: %w", eventID, err)
 		}
 	}

@@ -75,10 +75,13 @@ func OpenAccounts(ctx context.Context, tx pgx.Tx, books *ledger.Books) error {
 // How long things live.
 const (
 	checkoutLife = 24 * time.Hour
-	// The processor closes its page after sessionLife; the reservation outlives it,
-	// so that a payment in the last minute still finds its bills.
-	sessionLife     = 31 * time.Minute
+	// The processor closes its page after sessionLife; it takes no less than 30
+	// minutes by its own clock, which may be ahead of ours. The reservation outlives
+	// it, so that a payment in the last minute still finds its bills.
+	sessionLife     = 35 * time.Minute
 	reservationLife = sessionLife + 5*time.Minute
+	// A debit is decided within ten business days; until then its bills are held.
+	debitLife = 14 * 24 * time.Hour
 )
 
 // CheckoutLinks is the purpose of the keyed hash behind the links of checkouts.

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ type world struct {
 	sim       *sim.Simulator
 	url       string
 	hooks     *httptest.Server
+	ahead     atomic.Int64 // nanoseconds by which the processor's clock differs
 }
 
 func newWorld(t *testing.T) *world {
@@ -61,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	var err error
-	w.sim, err = sim.New(sim.Options{Now: w.Clock.Now, Dir: t.TempDir(), Log: log, APIKey: "sk_test_0123456789abcdef",
+	w.sim, err = sim.New(sim.Options{Now: func() time.Time { return w.Clock.Now().Add(time.Duration(w.ahead.Load())) }, Dir: t.TempDir(), Log: log, APIKey: "sk_test_0123456789abcdef",
 		WebhookEndpoints: []sim.Endpoint{{URL: w.hooks.URL, Secret: "whsec_test0123456789"}}, PublicURL: server.URL})
 	if err != nil {
 		t.Fatal(err)

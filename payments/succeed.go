@@ -30,6 +30,9 @@ func (s *Service) apply(ctx context.Context, paymentID string, session Session) 
 		if p.State == Succeeded {
 			return nil
 		}
+		if p.SessionID != "" && p.SessionID != session.ID && session.State != SessionPaid {
+			return nil // a page whose address never arrived, before this one: it ends only itself
+		}
 		p.SessionID = session.ID
 		if session.IntentID != "" {
 			p.IntentID = session.IntentID
@@ -39,11 +42,11 @@ func (s *Service) apply(ctx context.Context, paymentID string, session Session) 
 			p.ChargeID, p.Card, p.SessionURL = session.ChargeID, session.Card, ""
 			return s.succeed(ctx, tx, &p)
 		case SessionProcessing:
-			return s.shift(ctx, tx, &p, Processing, false)
+			return s.await(ctx, tx, &p)
 		case SessionFailed:
-			return s.shift(ctx, tx, &p, Failed, true)
+			return s.end(ctx, tx, &p, Failed)
 		case SessionExpired:
-			return s.shift(ctx, tx, &p, Expired, true)
+			return s.end(ctx, tx, &p, Expired)
 		}
 		return nil
 	})
@@ -53,21 +56,44 @@ func (s *Service) apply(ctx context.Context, paymentID string, session Session) 
 	return p, nil
 }
 
-// shift moves a payment unless it is there or further already, and may free its bills.
-func (s *Service) shift(ctx context.Context, tx pgx.Tx, p *Payment, to State, free bool) error {
-	if p.State == to {
-		return nil
-	}
-	p.SessionURL = ""
-	err := p.move(ctx, tx, to, "processor: "+string(to), s.now())
-	var bad *TransitionError
-	if errors.As(err, &bad) {
-		return nil // an event that came late
-	}
-	if err != nil || !free {
+// end moves a payment to where no money comes any more, and frees its bills.
+func (s *Service) end(ctx context.Context, tx pgx.Tx, p *Payment, to State) error {
+	moved, err := s.shift(ctx, tx, p, to)
+	if err != nil || !moved {
 		return err
 	}
 	return bill.Release(ctx, tx, p.ID)
+}
+
+// await moves a payment to where its money is on the way, and holds its bills for
+// as long as that takes. Bills that somebody else holds by now are left to them.
+func (s *Service) await(ctx context.Context, tx pgx.Tx, p *Payment) error {
+	moved, err := s.shift(ctx, tx, p, Processing)
+	if err != nil || !moved {
+		return err
+	}
+	if _, err := bill.Lock(ctx, tx, p.billIDs()); err != nil {
+		return err
+	}
+	err = bill.Reserve(ctx, tx, p.billIDs(), p.ID, s.now(), s.now().Add(debitLife))
+	if errors.Is(err, bill.ErrBeingPaid) {
+		return nil
+	}
+	return err
+}
+
+// shift moves a payment unless it is there or further already.
+func (s *Service) shift(ctx context.Context, tx pgx.Tx, p *Payment, to State) (moved bool, err error) {
+	if p.State == to {
+		return false, nil
+	}
+	p.SessionURL = ""
+	err = p.move(ctx, tx, to, "processor: "+string(to), s.now())
+	var bad *TransitionError
+	if errors.As(err, &bad) {
+		return false, nil // an event that came late
+	}
+	return err == nil, err
 }
 
 // succeed records that the processor took the money: state, books, bills, events
