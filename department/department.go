@@ -14,8 +14,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -207,11 +209,17 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Department, err
 
 // AddEndpoint registers where the department hears of events and returns the
 // signing secret ("whsec_…"); it is shown this once. A second registration of the
-// same address is ErrExists.
+// same address is ErrExists. An address inside the network, or over plain HTTP, needs
+// allowPrivate.
 func (s *Service) AddEndpoint(ctx context.Context, tx pgx.Tx, departmentID, address string, allowPrivate bool) (string, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || (u.Scheme != "https" && !(allowPrivate && u.Scheme == "http")) {
+	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || (u.Scheme != "https" && !(allowPrivate && u.Scheme == "http")) {
 		return "", fmt.Errorf("webhook address %q: want an https address without user or fragment", address)
+	}
+	// Other ports belong to other services. Names are resolved, and checked, at each delivery.
+	ip, notIP := netip.ParseAddr(u.Hostname())
+	if !allowPrivate && (!slices.Contains([]string{"", "443", "8443"}, u.Port()) || notIP == nil && !public(ip)) {
+		return "", fmt.Errorf("webhook address %q: want port 443 or 8443 of a public address", address)
 	}
 	endpointID, secret := id.New(), newWebhookSecret()
 	_, err = tx.Exec(ctx, `

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -89,6 +90,7 @@ const (
 	giveUp      = 72 * time.Hour  // deliveries are tried for three days
 	sendTimeout = 5 * time.Second // an endpoint that works longer should answer first
 	maxAnswer   = 1 << 10         // bytes of an answer that are read
+	maxHeader   = 16 << 10        // bytes of its headers
 )
 
 type deliverWorker struct {
@@ -127,17 +129,17 @@ func (s *Service) deliver(ctx context.Context, deliveryID string) error {
 		b                     body
 		address, state, endID string
 		sealed                []byte
-		private               bool
+		private, active       bool
 	)
 	err := s.db.QueryRow(ctx, `
 		select e.id, e.type, e.created_at, e.object_type, e.object_id, e.sequence, e.data,
-			d.state, w.id, w.url, w.sealed_secret, w.allow_private
+			d.state, w.id, w.url, w.sealed_secret, w.allow_private, w.state = 'active'
 		from department.delivery d
 		join department.event e on e.id = d.event_id
 		join department.webhook_endpoint w on w.id = d.endpoint_id
 		where d.id = $1`, deliveryID).
 		Scan(&b.ID, &b.Type, &b.Timestamp, &b.Object.Type, &b.Object.ID, &b.Object.Sequence, &b.Data,
-			&state, &endID, &address, &sealed, &private)
+			&state, &endID, &address, &sealed, &private, &active)
 	if err != nil {
 		return fmt.Errorf("load delivery %s: %w", deliveryID, err)
 	}
@@ -152,11 +154,14 @@ func (s *Service) deliver(ctx context.Context, deliveryID string) error {
 	if err != nil {
 		return fmt.Errorf("write event %s: %w", b.ID, err)
 	}
-	status, sendErr := send(ctx, address, private, string(secret), b.ID, s.now(), payload)
+	status, sendErr := 0, errDisabled
+	if active {
+		status, sendErr = send(ctx, address, private, string(secret), b.ID, s.now(), payload)
+	}
 	next := "delivered"
 	switch {
 	case sendErr == nil:
-	case s.now().Sub(b.Timestamp) > giveUp:
+	case !active, s.now().Sub(b.Timestamp) > giveUp:
 		next = "failed"
 	default:
 		next = "pending"
@@ -257,16 +262,41 @@ func newClient(private bool) *http.Client {
 	return &http.Client{
 		Timeout:       sendTimeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport:     &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: sendTimeout},
+		Transport:     &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: sendTimeout, MaxResponseHeaderBytes: maxHeader},
 	}
 }
 
-var errPrivate = errors.New("the address is inside a private network")
+var (
+	errPrivate  = errors.New("the address is inside a private network")
+	errDisabled = errors.New("the endpoint was disabled")
+)
 
-// sharedSpace is carrier-grade NAT (RFC 6598), which IsPrivate does not know.
-var sharedSpace = netip.MustParsePrefix("100.64.0.0/10")
+// special are the ranges that IANA's registries of special-purpose addresses (RFC
+// 6890) call not globally reachable, or that carry an address of another family
+// inside. Of IPv6 only 2000::/3 has been given out at all.
+var special = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
+	"192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
+	"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
 
+var (
+	givenOut = netip.MustParsePrefix("2000::/3")
+	nat64    = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052: the last four bytes are the IPv4 address that is reached
+)
+
+func prefixes(list ...string) []netip.Prefix {
+	out := make([]netip.Prefix, len(list))
+	for i, p := range list {
+		out[i] = netip.MustParsePrefix(p)
+	}
+	return out
+}
+
+// public reports whether an address is somewhere on the internet.
 func public(a netip.Addr) bool {
 	a = a.Unmap()
-	return a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !sharedSpace.Contains(a)
+	if nat64.Contains(a) {
+		b := a.As16()
+		a = netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return (a.Is4() || givenOut.Contains(a)) && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -47,13 +47,26 @@ func TestSendRefusesAddressesInsideTheNetwork(t *testing.T) {
 	if !errors.Is(err, errPrivate) || reached {
 		t.Errorf("send to loopback: %v, reached %v; want %v", err, reached, errPrivate)
 	}
-	for _, in := range []string{"10.0.0.1", "192.168.1.1", "172.16.0.1", "127.0.0.1", "::1", "169.254.169.254", "fd00::1", "fe80::1", "::ffff:10.0.0.1", "100.64.1.1", "0.0.0.0", "224.0.0.1"} {
+	for _, in := range []string{
+		"10.0.0.1", "192.168.1.1", "172.16.0.1", "127.0.0.1", "169.254.169.254", "100.64.1.1", "0.0.0.0", "0.1.2.3", "192.0.0.8", "198.18.0.1",
+		"224.0.0.1", "240.0.0.1", "255.255.255.255", "::", "::1", "fd00::1", "fe80::1", "fe80::1%eth0", "fec0::1", "ff02::1",
+		"::ffff:10.0.0.1",        // mapped
+		"::10.0.0.1", "::7f00:1", // compatible
+		"::ffff:0:10.0.0.1",       // translated
+		"64:ff9b::10.0.0.1",       // NAT64
+		"64:ff9b:1::10.0.0.1",     // NAT64 of a network's own
+		"2002:a00:1::1",           // 6to4
+		"2001:0:a00:1::f5ff:fffe", // Teredo
+		"2001:db8::1", "100::1", "5f00::1",
+	} {
 		if public(netip.MustParseAddr(in)) {
 			t.Errorf("%s passes as public", in)
 		}
 	}
-	if !public(netip.MustParseAddr("203.0.113.7")) {
-		t.Error("203.0.113.7 does not pass as public")
+	for _, in := range []string{"1.1.1.1", "205.193.0.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"} {
+		if !public(netip.MustParseAddr(in)) {
+			t.Errorf("%s does not pass as public", in)
+		}
 	}
 }
 
