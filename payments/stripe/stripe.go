@@ -27,6 +27,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,7 @@ const (
 	pageSize  = 100
 	maxPages  = 10_000
 	maxAnswer = 16 << 20
+	minSecret = 16
 )
 
 // A Client talks to Stripe. It may be used by many goroutines at once.
@@ -65,6 +67,10 @@ var _ payments.Processor = (*Client)(nil)
 func New(c Config) (*Client, error) {
 	if c.SecretKey == "" || len(c.WebhookSecrets) == 0 {
 		return nil, errors.New("stripe: a secret key and a webhook secret are needed")
+	}
+	// An empty one, left by a comma too many, would let anybody sign.
+	if slices.ContainsFunc(c.WebhookSecrets, func(s string) bool { return !strings.HasPrefix(s, "whsec_") || len(s) < minSecret }) {
+		return nil, fmt.Errorf("stripe: a webhook secret is whsec_ and more, at least %d characters", minSecret)
 	}
 	cfg := &stripego.BackendConfig{
 		HTTPClient: &http.Client{

@@ -80,7 +80,7 @@ func newWorld(t *testing.T) *world {
 
 func connect(t *testing.T, base string) *stripe.Client {
 	t.Helper()
-	c, err := stripe.New(stripe.Config{SecretKey: key, WebhookSecrets: []string{"whsec_next", secret}, URL: base})
+	c, err := stripe.New(stripe.Config{SecretKey: key, WebhookSecrets: []string{"whsec_next0123456789", secret}, URL: base})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +238,17 @@ func verdict(err error) string {
 		return "unknown"
 	}
 	return fmt.Sprintf("neither: %v", err)
+}
+
+func TestASecretThatAnybodyKnowsIsRefused(t *testing.T) {
+	for _, secrets := range [][]string{nil, {""}, {secret, ""}, {"whsec_"}, {secret, " " + secret}, {"0123456789abcdef0123"}} {
+		if _, err := stripe.New(stripe.Config{SecretKey: key, WebhookSecrets: secrets}); err == nil {
+			t.Errorf("webhook secrets %q are accepted", secrets)
+		}
+	}
+	if _, err := stripe.New(stripe.Config{SecretKey: key, WebhookSecrets: []string{secret}}); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestSession(t *testing.T) {
@@ -536,7 +547,7 @@ func TestParseEvent(t *testing.T) {
 		want               error
 	}{
 		{"good", body, good, nil},
-		{"the next secret", body, stamp(now, body, "whsec_next"), nil},
+		{"the next secret", body, stamp(now, body, "whsec_next0123456789"), nil},
 		{"several signatures", body, good + ",v1=00ff,v0=aa", nil},
 		{"five minutes old", body, stamp(now.Add(-5*time.Minute), body, secret), nil},
 		{"older", body, stamp(now.Add(-5*time.Minute-time.Second), body, secret), payments.ErrStale},
