@@ -327,8 +327,10 @@ func RefusedFiles(ctx context.Context, q Querier, limit int) ([]RefusedFile, err
 
 // Kinds lists every kind of exception.
 func Kinds() []Kind {
-	return []Kind{Unexplained, LineUnmatched, Tie, PayoutSum, PayoutManual, PayoutMissing, PayoutFailed, StatementRefused, StatementGap,
-		Unmapped, DocumentInvalid, DeliveryTrouble, Rejected, AnswerForeign, AnswerRefused, PayerCredit}
+	return []Kind{
+		Unexplained, LineUnmatched, Tie, PayoutSum, PayoutManual, PayoutMissing, PayoutFailed, StatementRefused, StatementGap,
+		Unmapped, DocumentInvalid, DeliveryTrouble, Rejected, AnswerForeign, AnswerRefused, PayerCredit,
+	}
 }
 
 // An Object is what people call the object of an exception. In is what it is a part

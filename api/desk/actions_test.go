@@ -71,14 +71,22 @@ func TestWhatPeopleDoAboutExceptions(t *testing.T) {
 		}
 	})
 	t.Run("suspense goes to no account of the nightly run", func(t *testing.T) {
-		for _, account := range []string{"", "assets:bank:main", "assets:processor-clearing", "liabilities:suspense:unexplained", "liabilities:billed-not-collected:water",
-			"liabilities:credit:payer", "revenue:none", "'; drop table reconcile.exception"} {
+		for _, account := range []string{
+			"", "assets:bank:main", "assets:processor-clearing", "liabilities:suspense:unexplained", "liabilities:billed-not-collected:water",
+			"liabilities:credit:payer", "revenue:none", "'; drop table reconcile.exception",
+		} {
 			a := s.do(http.MethodPost, staff.FinanceClerk, at(inSuspense, "transfer"), url.Values{"why": {"because"}, "account": {account}})
 			if a.status != http.StatusUnprocessableEntity {
 				t.Errorf("to %q: %d", account, a.status)
 			}
 		}
 		s.wantBalance("liabilities:suspense:unexplained", -stray)
+	})
+	t.Run("everything that is missing is told at once", func(t *testing.T) {
+		a := s.do(http.MethodPost, staff.FinanceClerk, at(inSuspense, "transfer"), url.Values{})
+		if a.status != http.StatusUnprocessableEntity || !strings.Contains(a.body, "Write a few words") || !strings.Contains(a.body, "Choose an account that takes") {
+			t.Errorf("%d", a.status)
+		}
 	})
 	t.Run("what is not in suspense is not transferred", func(t *testing.T) {
 		a := s.do(http.MethodPost, staff.FinanceClerk, at(rejected, "transfer"), url.Values{"why": {"because"}, "account": {"revenue:parking:fines"}})

@@ -77,10 +77,21 @@ func (h *Handler) csv(w http.ResponseWriter, r *http.Request, t table) {
 func download(w http.ResponseWriter, mediaType, name string, data []byte) {
 	header := w.Header()
 	header.Set("Content-Type", mediaType)
-	header.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s"`, name))
+	header.Set("Content-Disposition", fmt.Sprintf(`attachment; filename="%s"`, plain(name)))
 	header.Set("Cache-Control", "private, no-store")
 	header.Set("X-Content-Type-Options", "nosniff")
 	_, _ = w.Write(data) // a reader who has gone away is nobody's error
+}
+
+// plain leaves of a name what every file system and every header takes: parts of it
+// may be the processor's or the bank's.
+func plain(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' || r == '-' {
+			return r
+		}
+		return '-'
+	}, name)
 }
 
 // cell writes a value. Amounts and dates are the service's own: a minus before an

@@ -56,7 +56,7 @@ func TestEveryTableCanBeHad(t *testing.T) {
 	t.Parallel()
 	s := tell(t)
 	for path, want := range map[string]int{ // rows without the heading
-		"/desk/payouts.csv": 3, "/desk/payouts.csv?state=settled": 2, "/desk/payouts.csv?on=" + s.good.String(): 1,
+		"/desk/today/receivables.csv": 3, "/desk/payouts.csv": 3, "/desk/payouts.csv?state=settled": 2, "/desk/payouts.csv?on=" + s.good.String(): 1,
 		"/desk/payouts/" + s.payout.ID + "/lines.csv": 4, // one payment of three bills, one of one
 		"/desk/bank.csv": 2, "/desk/bank/lines.csv": 3, "/desk/bank/lines.csv?state=unexplained": 1,
 		"/desk/sap.csv": 7, "/desk/sap.csv?state=waiting": 1, "/desk/sap/documents/" + s.posted.ID + "/items.csv": 2,

@@ -92,6 +92,7 @@ func (h *Handler) routes() []route {
 	return []route{
 		{get, "/desk", everybody, true, h.door},
 		{get, "/desk/today", watch, false, h.today},
+		{get, "/desk/today/receivables.csv", watch, false, h.owingCSV},
 
 		{get, "/desk/payouts", watch, false, h.payouts},
 		{get, "/desk/payouts.csv", watch, false, h.payoutsCSV},
@@ -184,9 +185,12 @@ func Viewer(r *http.Request) web.Viewer {
 	}
 	if hasAny(m, watch, "") {
 		v.Nav = []web.Link{
-			{Href: "/desk/today", Label: "desk.nav.today"}, {Href: "/desk/exceptions", Label: "desk.nav.exceptions"},
-			{Href: "/desk/payouts", Label: "desk.nav.payouts"}, {Href: "/desk/bank", Label: "desk.nav.bank"},
-			{Href: "/desk/sap", Label: "desk.nav.sap"}, {Href: "/desk/ledger", Label: "desk.nav.ledger"},
+			{Href: "/desk/today", Label: "desk.nav.today"},
+			{Href: "/desk/exceptions", Label: "desk.nav.exceptions"},
+			{Href: "/desk/payouts", Label: "desk.nav.payouts"},
+			{Href: "/desk/bank", Label: "desk.nav.bank"},
+			{Href: "/desk/sap", Label: "desk.nav.sap"},
+			{Href: "/desk/ledger", Label: "desk.nav.ledger"},
 		}
 	}
 	if holdsAny(m, lookUp) {

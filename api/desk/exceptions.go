@@ -86,8 +86,10 @@ func objectHref(objectType, objectID string) string {
 }
 
 func exceptionFilter(v view) reconcile.ExceptionFilter {
-	f := reconcile.ExceptionFilter{Today: v.Today, Closed: v.query.Get("state") == "closed",
-		Kind: reconcile.Kind(v.query.Get("kind")), Age: reconcile.Age(v.query.Get("age"))}
+	f := reconcile.ExceptionFilter{
+		Today: v.Today, Closed: v.query.Get("state") == "closed",
+		Kind: reconcile.Kind(v.query.Get("kind")), Age: reconcile.Age(v.query.Get("age")),
+	}
 	if v.query.Get("owner") == "me" {
 		f.Owner = v.Member.ID
 	}
@@ -257,17 +259,22 @@ func (h *Handler) toException(w http.ResponseWriter, r *http.Request) {
 const longestNote = 2000
 
 // deed reads the form of an action, does it, and goes back to the exception, or
-// shows what was wrong. textField is the field that must be filled.
-func (h *Handler) deed(w http.ResponseWriter, r *http.Request, textField string, do func(*web.Form, string) error) {
+// shows everything that was wrong. needed are the fields that must be filled.
+func (h *Handler) deed(w http.ResponseWriter, r *http.Request, do func(*web.Form, string) error, needed ...string) {
 	form, err := web.ReadForm(w, r)
 	if err != nil {
 		h.Site.Fail(w, r, http.StatusBadRequest, "")
 		return
 	}
-	if text := form.Value(textField); textField != "" && text == "" {
-		form.Fail(textField, "desk.exception.text_empty")
-	} else if utf8.RuneCountInString(text) > longestNote {
-		form.Fail(textField, "desk.exception.text_long", "Most", longestNote)
+	for _, field := range needed {
+		switch text := form.Value(field); {
+		case text == "" && field == "account":
+			form.Fail(field, "desk.exception.account_bad")
+		case text == "":
+			form.Fail(field, "desk.exception.text_empty")
+		case utf8.RuneCountInString(text) > longestNote:
+			form.Fail(field, "desk.exception.text_long", "Most", longestNote)
+		}
 	}
 	if !form.OK() {
 		h.showException(w, r, http.StatusUnprocessableEntity, form)
@@ -295,29 +302,29 @@ func (h *Handler) deed(w http.ResponseWriter, r *http.Request, textField string,
 }
 
 func (h *Handler) note(w http.ResponseWriter, r *http.Request) {
-	h.deed(w, r, "note", func(f *web.Form, exceptionID string) error {
+	h.deed(w, r, func(f *web.Form, exceptionID string) error {
 		return h.Nightly.AddNote(r.Context(), exceptionID, f.Value("note"))
-	})
+	}, "note")
 }
 
 // assign gives an exception to whoever asks.
 func (h *Handler) assign(w http.ResponseWriter, r *http.Request) {
-	h.deed(w, r, "", func(_ *web.Form, exceptionID string) error {
+	h.deed(w, r, func(_ *web.Form, exceptionID string) error {
 		return h.Nightly.Assign(r.Context(), exceptionID, h.view(r).Member.ID)
 	})
 }
 
 func (h *Handler) resolve(w http.ResponseWriter, r *http.Request) {
-	h.deed(w, r, "reason", func(f *web.Form, exceptionID string) error {
+	h.deed(w, r, func(f *web.Form, exceptionID string) error {
 		return h.Nightly.Resolve(r.Context(), exceptionID, f.Value("reason"))
-	})
+	}, "reason")
 }
 
 // errAccount: no account that an amount in suspense may go to.
 var errAccount = errors.New("the account does not take amounts from suspense")
 
 func (h *Handler) transfer(w http.ResponseWriter, r *http.Request) {
-	h.deed(w, r, "why", func(f *web.Form, exceptionID string) error {
+	h.deed(w, r, func(f *web.Form, exceptionID string) error {
 		e, _, err := reconcile.ExceptionByID(r.Context(), h.DB, exceptionID)
 		if err != nil {
 			return err
@@ -330,5 +337,5 @@ func (h *Handler) transfer(w http.ResponseWriter, r *http.Request) {
 			return errAccount
 		}
 		return h.Nightly.Transfer(r.Context(), exceptionID, a.Path, ledger.Dimensions{Department: a.Department}, f.Value("why"))
-	})
+	}, "account", "why")
 }

@@ -146,7 +146,7 @@ func (h *Handler) accountCSV(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, "read account", err)
 		return
 	}
-	h.table(w, r)(tableOf(strings.ReplaceAll(path, ":", "-"), []string{"number", "effective", "recorded", "kind", "what", "source_type", "source", "amount", "balance", "entry"}, lines,
+	h.table(w, r)(tableOf(path, []string{"number", "effective", "recorded", "kind", "what", "source_type", "source", "amount", "balance", "entry"}, lines,
 		func(l ledger.StatementLine) []any {
 			return []any{number(l.Seq), l.EffectiveOn, l.RecordedAt, l.Kind, l.Description, l.SourceType, l.SourceID, l.Amount, l.Balance, l.EntryID}
 		}))

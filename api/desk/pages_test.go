@@ -1,6 +1,7 @@
 package desk_test
 
 import (
+	"errors"
 	"fmt"
 	"html"
 	"net/http"
@@ -187,6 +188,43 @@ func TestTheDayAddsUp(t *testing.T) {
 	for _, side := range []string{"bank", "ledger", "sap"} {
 		if rest := bad.Rest(side); rest != 0 {
 			t.Errorf("%s: %s is not explained", side, rest)
+		}
+	}
+}
+
+// What fails at night is on the first page in the morning, with its own words.
+func TestANightThatFailedIsSaid(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	if page := readable(w.page(staff.Auditor, "/desk/today")); !strings.Contains(page, "No nightly run has begun yet.") || !strings.Contains(page, "Nothing waits for a person.") {
+		t.Error("before the first night the page does not say so")
+	}
+	w.processor.fault = errors.New("503 from the processor")
+	if _, err := w.night.Run(t.Context(), w.Today()); err == nil {
+		t.Fatal("the run did not fail")
+	}
+	for lang, want := range map[string][]string{
+		"en": {"Failed", "503 from the processor", "Tried once; it is tried again by itself."}, "fr": {"Échec", "503 from the processor", "1 tentative"},
+	} {
+		page := w.page(staff.Auditor, "/desk/today?lang="+lang)
+		for _, fault := range webtest.Faults(page) {
+			t.Error(fault)
+		}
+		for _, words := range want {
+			if !strings.Contains(readable(page), words) {
+				t.Errorf("the page does not say %q", words)
+			}
+		}
+	}
+}
+
+func TestWhatFailsLooksLikeTheDesk(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for path, role := range map[string]string{"/desk/payouts/none": staff.Auditor, "/desk/today": staff.Agent311} {
+		a := w.do(http.MethodGet, role, path, nil)
+		if a.status < 400 || !strings.Contains(a.body, `<body class="desk">`) || !strings.Contains(a.body, `<a href="/desk">`) {
+			t.Errorf("%s: %d in another dress", path, a.status)
 		}
 	}
 }

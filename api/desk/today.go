@@ -185,27 +185,51 @@ func (h *Handler) readToday(ctx context.Context, tx pgx.Tx, on clock.Date, p *to
 	if len(runs) > 0 {
 		p.Run = &runs[0]
 	}
-	return h.readOwing(ctx, tx, p)
-}
-
-func (h *Handler) readOwing(ctx context.Context, tx pgx.Tx, p *todayPage) error {
-	list, err := bill.OwingByDepartment(ctx, tx, p.Today)
-	if err != nil {
+	if p.Owing, err = h.owing(ctx, tx); err != nil {
 		return err
 	}
-	for _, o := range list {
-		books, err := h.Books.Balance(ctx, tx, bill.Receivable(o.Department))
-		if err != nil && !errors.Is(err, ledger.ErrUnknownAccount) { // a department that has not billed yet
-			return err
-		}
-		p.Owing = append(p.Owing, owing{o, books})
+	for _, o := range p.Owing {
 		p.Total.Bills += o.Bills
 		p.Total.Amount += o.Amount
 		p.Total.Overdue += o.Overdue
 		p.Total.OverdueAmount += o.OverdueAmount
-		p.Total.Books += books
+		p.Total.Books += o.Books
 	}
 	return nil
+}
+
+// owing is what is open today, by department.
+func (h *Handler) owing(ctx context.Context, tx pgx.Tx) ([]owing, error) {
+	list, err := bill.OwingByDepartment(ctx, tx, h.day())
+	if err != nil {
+		return nil, err
+	}
+	out := make([]owing, len(list))
+	for i, o := range list {
+		books, err := h.Books.Balance(ctx, tx, bill.Receivable(o.Department))
+		if err != nil && !errors.Is(err, ledger.ErrUnknownAccount) { // a department that has not billed yet
+			return nil, err
+		}
+		out[i] = owing{o, books}
+	}
+	return out, nil
+}
+
+func (h *Handler) owingCSV(w http.ResponseWriter, r *http.Request) {
+	var list []owing
+	err := h.snapshot(r.Context(), func(tx pgx.Tx) (err error) {
+		list, err = h.owing(r.Context(), tx)
+		return err
+	})
+	if err != nil {
+		h.fail(w, r, "add up receivables", err)
+		return
+	}
+	lang := web.Lang(r)
+	h.table(w, r)(tableOf("receivables-"+h.day().String(), []string{"department", "open_bills", "open_amount", "overdue_bills", "overdue_amount", "in_books"}, list,
+		func(o owing) []any {
+			return []any{o.Name(lang), o.Bills, o.Amount, o.Overdue, o.OverdueAmount, o.Books}
+		}))
 }
 
 // RunState is the run's state, told as failed when a step of it is: a failed run

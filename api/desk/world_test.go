@@ -88,9 +88,11 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	templates, err := mail.NewTemplates(payments.MailTemplates)
 	must(t, err)
-	w.pay = payments.New(payments.Parts{DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: w.processor, Queue: w.Queue,
+	w.pay = payments.New(payments.Parts{
+		DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: w.processor, Queue: w.Queue,
 		Outbox: mail.New(w.DB, w.Queue, templates, w.Key, w.Clock.Now), Links: links, Now: w.Clock.Now, Log: log,
-		Render: func(payments.Receipt, string) ([]byte, error) { return []byte("%PDF-1.7"), nil }}, payments.Config{BaseURL: "https://pay.example"})
+		Render: func(payments.Receipt, string) ([]byte, error) { return []byte("%PDF-1.7"), nil },
+	}, payments.Config{BaseURL: "https://pay.example"})
 	w.newNightly(log)
 	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, Master: w.Key, Mail: w.mail})
 	must(t, err)
@@ -105,11 +107,15 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) newNightly(log *slog.Logger) {
 	w.t.Helper()
-	writer, err := sap.NewWriter(sap.Settings{IDocType: "ACC_DOCUMENT03", Client: "100", Release: "731", SenderPort: "GUICHET", SenderSystem: "GUICHET",
-		ReceiverPort: "SAPPRD", ReceiverSystem: "PRDCLNT100", User: "GUICHET", SegmentVersion: "000", TaxCondition: "MWAS", TaxKey: "MWS"})
+	writer, err := sap.NewWriter(sap.Settings{
+		IDocType: "ACC_DOCUMENT03", Client: "100", Release: "731", SenderPort: "GUICHET", SenderSystem: "GUICHET",
+		ReceiverPort: "SAPPRD", ReceiverSystem: "PRDCLNT100", User: "GUICHET", SegmentVersion: "000", TaxCondition: "MWAS", TaxKey: "MWS",
+	})
 	must(w.t, err)
-	w.night, err = reconcile.New(reconcile.Parts{DB: w.DB, Books: w.Books, Payments: w.pay, Processor: w.processor, Queue: w.Queue, Writer: writer,
-		Handover: sap.Handover{Place: sap.Local{Dir: w.sap}, Inbox: "in", Archive: "archive", Answers: "answers"}, Now: w.Clock.Now, Log: log},
+	w.night, err = reconcile.New(reconcile.Parts{
+		DB: w.DB, Books: w.Books, Payments: w.pay, Processor: w.processor, Queue: w.Queue, Writer: writer,
+		Handover: sap.Handover{Place: sap.Local{Dir: w.sap}, Inbox: "in", Archive: "archive", Answers: "answers"}, Now: w.Clock.Now, Log: log,
+	},
 		reconcile.Config{BankAccount: bankAccount, Inbox: w.inbox, CompanyCode: "1000"})
 	must(w.t, err)
 	_, err = w.night.LoadMapping(w.t.Context(), strings.NewReader(mapping))
@@ -138,8 +144,10 @@ func (w *world) serve(log *slog.Logger) {
 	site := web.New(web.Options{BaseURL: srv.URL, Dev: true, Log: log, Viewer: desk.Viewer})
 	sessions, err := session.New(session.Options{BaseURL: srv.URL, Residents: w.people, Staff: w.staff, Site: site, Log: log})
 	must(w.t, err)
-	h := desk.New(desk.Options{DB: w.DB, Books: w.Books, Nightly: w.night, Departments: w.Depts, People: w.people, Staff: w.staff,
-		Sessions: sessions, Site: site, Now: w.Clock.Now, Log: log})
+	h := desk.New(desk.Options{
+		DB: w.DB, Books: w.Books, Nightly: w.night, Departments: w.Depts, People: w.people, Staff: w.staff,
+		Sessions: sessions, Site: site, Now: w.Clock.Now, Log: log,
+	})
 	w.router = chi.NewRouter()
 	h.Routes(w.router)
 	w.router.Handle("/static/*", site.Static())
@@ -157,8 +165,10 @@ func (w *world) as(role string) string {
 	if name == "" {
 		name = "Member " + role
 	}
-	token, err := w.staff.SignedIn(w.t.Context(), staff.Upstream{Issuer: "https://directory.example", Subject: role, Name: name,
-		Email: role + "@city.example", Groups: []string{role}}, "", identity.Visitor{Network: "203.0.113.0/24"})
+	token, err := w.staff.SignedIn(w.t.Context(), staff.Upstream{
+		Issuer: "https://directory.example", Subject: role, Name: name,
+		Email: role + "@city.example", Groups: []string{role},
+	}, "", identity.Visitor{Network: "203.0.113.0/24"})
 	must(w.t, err)
 	w.tokens[role] = token
 	return token
@@ -372,7 +382,7 @@ func (w *world) answer(docNum, status, text, sapNumber string) {
 		key = "BKPFF" + sapNumber + "10002026  PRDCLNT100"
 	}
 	body := fmt.Sprintf(`<ALEAUD01><IDOC><EDI_DC40><CREDAT>%s</CREDAT><CRETIM>%s</CRETIM></EDI_DC40><E1ADHDR><MESTYP_LNG>ACC_DOCUMENT</MESTYP_LNG>`+
-		`<E1STATE><DOCNUM>%s</DOCNUM><STATUS>%s</STATUS><STATXT>%s</STATXT><E1PRTOB><OBJKEY>%s</OBJKEY></E1PRTOB></E1STATE></E1ADHDR></IDOC></ALEAUD01>`,
+		`<E1STATE><DOCNUM>%s</DOCNUM><STATUS>%s</STATUS><STATYP>S</STATYP><STAMID>RW</STAMID><STAMNO>605</STAMNO><STATXT>%s</STATXT><E1PRTOB><OBJKEY>%s</OBJKEY></E1PRTOB></E1STATE></E1ADHDR></IDOC></ALEAUD01>`,
 		at.Format("20060102"), at.Format("150405"), docNum, status, text, key)
 	dir := filepath.Join(w.sap, "answers")
 	must(w.t, os.MkdirAll(dir, 0o755))
@@ -420,11 +430,14 @@ type processor struct {
 	payouts  []payments.Payout
 	lines    map[string][]payments.BalanceTransaction
 	numbered int
+	fault    error // of the list of payouts
 }
 
 func (p *processor) OpenSession(_ context.Context, r payments.SessionRequest) (payments.Session, error) {
-	s := payments.Session{ID: "cs_" + r.PaymentID, URL: "https://pay.example/" + r.PaymentID, State: payments.SessionOpen,
-		CheckoutID: r.CheckoutID, PaymentID: r.PaymentID, Currency: money.CAD}
+	s := payments.Session{
+		ID: "cs_" + r.PaymentID, URL: "https://pay.example/" + r.PaymentID, State: payments.SessionOpen,
+		CheckoutID: r.CheckoutID, PaymentID: r.PaymentID, Currency: money.CAD,
+	}
 	for _, l := range r.Lines {
 		s.Amount += l.Amount
 	}
@@ -452,16 +465,20 @@ func (p *processor) take(sessionID string) {
 // move changes the balance.
 func (p *processor) move(category, source, intent string, amount, fee money.Amount) {
 	p.numbered++
-	t := payments.BalanceTransaction{ID: fmt.Sprintf("txn_1GuichetDemo%04d", p.numbered), Category: category, SourceID: source, IntentID: intent,
-		Amount: amount, Fee: fee, Net: amount - fee, Currency: money.CAD, CreatedAt: p.now(), AvailableOn: p.now()}
+	t := payments.BalanceTransaction{
+		ID: fmt.Sprintf("txn_1GuichetDemo%04d", p.numbered), Category: category, SourceID: source, IntentID: intent,
+		Amount: amount, Fee: fee, Net: amount - fee, Currency: money.CAD, CreatedAt: p.now(), AvailableOn: p.now(),
+	}
 	p.balance, p.all = append(p.balance, t), append(p.all, t)
 }
 
 // payOut pays the balance out and says what the bank will show.
 func (p *processor) payOut() (payments.Payout, bankEntry) {
 	p.numbered++
-	out := payments.Payout{ID: fmt.Sprintf("po_1GuichetDemo%04d", p.numbered), Currency: money.CAD, State: "paid", Automatic: true, Itemised: true,
-		ArrivalOn: clock.DateOf(p.now()).Time(), CreatedAt: p.now(), TraceID: fmt.Sprintf("TRACE%06d", p.numbered)}
+	out := payments.Payout{
+		ID: fmt.Sprintf("po_1GuichetDemo%04d", p.numbered), Currency: money.CAD, State: "paid", Automatic: true, Itemised: true,
+		ArrivalOn: clock.DateOf(p.now()).Time(), CreatedAt: p.now(), TraceID: fmt.Sprintf("TRACE%06d", p.numbered),
+	}
 	for _, t := range p.balance {
 		out.Amount += t.Net
 	}
@@ -476,7 +493,7 @@ func (p *processor) Payouts(_ context.Context, since time.Time, _ string) (list 
 			list = append(list, out)
 		}
 	}
-	return list, "", nil
+	return list, "", p.fault
 }
 
 func (p *processor) PayoutTransactions(_ context.Context, payoutID, _ string) ([]payments.BalanceTransaction, string, error) {

@@ -11,7 +11,8 @@ type failure struct {
 	Title     Message
 	Message   Message
 	RequestID string
-	Minutes   int // how long to wait, 0: not known
+	Home      string // the first page, of the desk or of residents
+	Minutes   int    // how long to wait, 0: not known
 }
 
 // The statuses that have words of their own in locale/*.toml; others speak as 500 or 400.
@@ -32,7 +33,10 @@ func (s *Site) Fail(w http.ResponseWriter, r *http.Request, status int, key stri
 		}
 	}
 	group := "web.error.s" + strconv.Itoa(words)
-	f := failure{Status: status, Title: Say(group + ".title"), Message: Say(group + ".text"), RequestID: s.requestID(r.Context())}
+	f := failure{Status: status, Title: Say(group + ".title"), Message: Say(group + ".text"), RequestID: s.requestID(r.Context()), Home: "/"}
+	if here(r.URL.Path, deskPath) {
+		f.Home = deskPath
+	}
 	if key != "" {
 		f.Message = Say(key, args...)
 	}

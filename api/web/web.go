@@ -233,6 +233,9 @@ func walk(n parse.Node, found func(fn, key string)) {
 	}
 }
 
+// deskPath is where the desk begins: what fails there looks like the desk.
+const deskPath = "/desk"
+
 // frame is the dot of a layout; the page's own data is inside.
 type frame struct {
 	Data                            any
@@ -270,7 +273,7 @@ func (s *Site) render(r *http.Request, name string, data any) ([]byte, error) {
 	t := page[lang]
 	var b bytes.Buffer
 	layout := "resident"
-	if strings.HasPrefix(name, "desk") {
+	if strings.HasPrefix(name, "desk") || name == "web/error" && here(r.URL.Path, deskPath) {
 		layout = "desk"
 	}
 	if chosen := t.Lookup("layout"); chosen != nil {
