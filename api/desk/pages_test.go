@@ -47,7 +47,7 @@ func (s *story) pages() []shown {
 		{"today-agrees", clerk, "/desk/today?on=" + s.good.String(), []string{"Difference $0.00", "1 payout announced", "4 documents posted"}, []string{"Écart de 0,00 $", "4 documents comptabilisés"}},
 		{"today", clerk, "/desk/today", []string{"Announced for this day", "Bank lines that no payout explains", "In a document that SAP has not posted", "Payout line without a payment", "Test parking"}, []string{"Annoncé pour ce jour", "Essai parking", "Relevés bancaires"}},
 		{"today-quiet", auditor, "/desk/today?on=" + s.good.AddDays(-30).String(), []string{"Nothing moved on this day"}, []string{"Rien n’a bougé ce jour-là"}},
-		{"payouts", clerk, "/desk/payouts", []string{s.payout.ID, s.late.ID, "In the books", "Not at the bank yet"}, []string{"Pas encore à la banque"}},
+		{"payouts", clerk, "/desk/payouts", []string{s.payout.ID, s.late.ID, "Settled", "Not at the bank yet"}, []string{"Pas encore à la banque"}},
 		{"payouts-none", clerk, "/desk/payouts?state=failed", []string{"Nothing here"}, []string{"Rien ici"}},
 		{"payout", clerk, "/desk/payouts/" + s.payout.ID, []string{"the bank’s line carries the processor’s own reference", s.payout.TraceID, id.Group(s.first.Reference), id.Group(s.fine.Notice), "STMT-00001", "receipt "}, []string{"référence du processeur", "Règlement"}},
 		{"payout-late", clerk, "/desk/payouts/" + s.late.ID, []string{"No bank line is this payout yet"}, []string{"Aucune ligne bancaire n’est encore ce versement"}},

@@ -15,8 +15,8 @@ import (
 	"github.com/riverqueue/river"
 	"golang.org/x/mod/sumdb/note"
 
+	"guichet/api/desk"
 	"guichet/api/document"
-	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/department"
 	"guichet/identity"
@@ -121,7 +121,7 @@ func (w *world) openRooms(ctx context.Context) error {
 		return err
 	}
 	w.site = web.New(web.Options{
-		BaseURL: w.cfg.BaseURL, Dev: w.cfg.Env != config.Production, Log: w.log, Viewer: session.Viewer,
+		BaseURL: w.cfg.BaseURL, Dev: w.cfg.Env != config.Production, Log: w.log, Viewer: desk.Viewer,
 		RequestID: server.RequestID, FormHosts: formHosts(w.cfg),
 	})
 	if w.documents, err = document.New(w.site, w.cfg.BaseURL); err != nil {
