@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"guichet/internal/audit"
 	"guichet/internal/money"
 )
 
@@ -43,7 +44,8 @@ const (
 	Closed State = "closed" // takes nothing, for good; its balance is zero
 )
 
-// An Account is a place for amounts. It never changes but for its state.
+// An Account is a place for amounts. What entries are made of never changes: only
+// its state, its limit and its names do.
 type Account struct {
 	Path       string // assets:receivable:parking: roots as in Type, then [a-z0-9-] between colons
 	Type       Type   // empty: as the root of the path says
@@ -134,9 +136,11 @@ func (b *Books) SetAccountState(ctx context.Context, tx pgx.Tx, path string, to 
 		id      int64
 		state   State
 		balance money.Amount
+		held    bool
 	)
-	err := tx.QueryRow(ctx, `select id, state, ledger.balance_now(id) from ledger.account where path = $1 for no key update`, path).
-		Scan(&id, &state, &balance)
+	err := tx.QueryRow(ctx, `
+		select id, state, ledger.balance_now(id), ledger.balance_now(-(2 * id)) <> 0 or ledger.balance_now(-(2 * id + 1)) <> 0
+		from ledger.account where path = $1 for no key update`, path).Scan(&id, &state, &balance, &held)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
@@ -146,13 +150,59 @@ func (b *Books) SetAccountState(ctx context.Context, tx pgx.Tx, path string, to 
 		return nil
 	case state == Closed:
 		return fmt.Errorf("account %s to %s: %w", path, to, ErrAccountClosed)
+	case to == Closed && held:
+		return fmt.Errorf("close account %s: something is held on it: %w", path, ErrInvalid)
 	case to == Closed && balance != 0:
 		return fmt.Errorf("close account %s: balance is %s, not zero: %w", path, balance, ErrInvalid)
 	}
 	if _, err := tx.Exec(ctx, `update ledger.account set state = $2 where id = $1`, id, to); err != nil {
 		return fmt.Errorf("set account %s to %s: %w", path, to, err)
 	}
-	return nil
+	return b.auditAccount(ctx, tx, path, map[string]any{"state": to, "was": state})
+}
+
+// SetLimit changes the least balance allowed (nil: no limit). It waits for every append
+// in flight, so call it first in a transaction of its own. A limit that the
+// account is below already is ErrLimit.
+func (b *Books) SetLimit(ctx context.Context, tx pgx.Tx, path string, lowest *money.Amount) error {
+	if err := lockAppends(ctx, tx); err != nil {
+		return err
+	}
+	var was *money.Amount
+	var available money.Amount
+	err := tx.QueryRow(ctx, `select lowest, ledger.available_now(id, normal) from ledger.account where path = $1 for no key update`, path).
+		Scan(&was, &available)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+	case err != nil:
+		return fmt.Errorf("read account %s: %w", path, err)
+	case lowest != nil && available < *lowest:
+		return fmt.Errorf("set the limit of %s: %w", path, &LimitError{path, available, *lowest})
+	}
+	if _, err := tx.Exec(ctx, `update ledger.account set lowest = $2 where path = $1`, path, lowest); err != nil {
+		return fmt.Errorf("set the limit of %s: %w", path, err)
+	}
+	return b.auditAccount(ctx, tx, path, map[string]any{"lowest": lowest, "was": was})
+}
+
+// Rename changes the names of an account.
+func (b *Books) Rename(ctx context.Context, tx pgx.Tx, path, nameEN, nameFR string) error {
+	if nameEN == "" || nameFR == "" {
+		return fmt.Errorf("account %s: wants a name in English and in French: %w", path, ErrInvalid)
+	}
+	tag, err := tx.Exec(ctx, `update ledger.account set name_en = $2, name_fr = $3 where path = $1`, path, nameEN, nameFR)
+	if err != nil {
+		return fmt.Errorf("rename account %s: %w", path, err)
+	}
+	if tag.RowsAffected() == 0 {
+		return fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+	}
+	return b.auditAccount(ctx, tx, path, map[string]any{"name_en": nameEN, "name_fr": nameFR})
+}
+
+func (b *Books) auditAccount(ctx context.Context, tx pgx.Tx, path string, details map[string]any) error {
+	return audit.Record(ctx, tx, audit.Event{Action: "account.changed", ObjectType: "account", ObjectID: path, Details: details, At: b.moment()})
 }
 
 // lockAppends waits for the appends in flight and holds back new ones until the

@@ -115,34 +115,6 @@ type TrialLine struct {
 // TrialBalance returns every account with movement on or before an effective date,
 // in order of path, counting what is recorded until now. The balances sum to zero
 // per currency.
-func (b *Books) TrialBalance(ctx context.Context, q Querier, asOf clock.Date) ([]TrialLine, error) {
-	rows, err := q.Query(ctx, trialBalance, asOf.Time())
-	if err != nil {
-		return nil, fmt.Errorf("read trial balance of %s: %w", asOf, err)
-	}
-	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (TrialLine, error) {
-		var t TrialLine
-		a := &t.Account
-		err := row.Scan(&a.Path, &a.Type, &a.Normal, &a.Currency, &a.NameEN, &a.NameFR, &a.Department, &a.Lowest, &a.State, &a.OpenedAt,
-			&t.Debits, &t.Credits)
-		a.OpenedAt, t.Balance = a.OpenedAt.UTC(), t.Debits-t.Credits
-		return t, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("read trial balance of %s: %w", asOf, err)
-	}
-	return list, nil
+func (b *Books) TrialBalance(ctx context.Context, q Querier, on clock.Date) ([]TrialLine, error) {
+	return b.TrialBalanceAsOf(ctx, q, AsOf{On: on})
 }
-
-const trialBalance = `
-with moved as (
-	select account_id, debits, credits from ledger.account_day where effective_on <= $1
-	union all
-	select l.id, greatest(l.amount, 0), greatest(-l.amount, 0)
-	from ledger.unposted u cross join lateral unnest(u.accounts, u.amounts) as l(id, amount)
-	where u.effective_on <= $1
-)
-select ` + accountColumns + `, t.debits, t.credits
-from ledger.account a
-join (select account_id, sum(debits)::bigint as debits, sum(credits)::bigint as credits from moved group by account_id) t on t.account_id = a.id
-order by path`

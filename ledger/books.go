@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -10,6 +11,9 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"guichet/internal/clock"
+	"guichet/internal/money"
 )
 
 // Errors of the caller. Append and its relatives return them wrapped. Those that
@@ -24,9 +28,42 @@ var (
 	ErrAccountClosed  = errors.New("account is frozen or closed")
 	ErrPeriodClosed   = errors.New("accounting period is closed")
 	ErrLimit          = errors.New("balance would fall below the account's limit")
-	ErrReversed       = errors.New("entry is already reversed")
+	ErrReversed       = errors.New("entry is already reversed, or less of it is left")
+	ErrHold           = errors.New("hold is over, or less of it is left")
 	ErrNotFound       = errors.New("not found in the books")
 )
+
+// A LimitError says how far an entry would go below an account's limit. It is ErrLimit.
+type LimitError struct {
+	Account   string       `json:"account"`
+	Available money.Amount `json:"available"` // after the entry, on the normal side, less what is held
+	Lowest    money.Amount `json:"lowest"`
+}
+
+func (e *LimitError) Error() string {
+	return fmt.Sprintf("account %s would have %s available, at least %s required", e.Account, e.Available, e.Lowest)
+}
+
+func (e *LimitError) Is(target error) bool { return target == ErrLimit }
+
+// A PeriodError names the period that takes no more. It is ErrPeriodClosed.
+type PeriodError struct {
+	Month clock.Date // its first day
+	State PeriodState
+}
+
+func (e *PeriodError) Error() string { return fmt.Sprintf("period %s is %s", month(e.Month), e.State) }
+
+func (e *PeriodError) Is(target error) bool { return target == ErrPeriodClosed }
+
+// A ConflictError names the entry that has the key already. It is ErrConflict.
+type ConflictError struct{ Key, EntryID string }
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("key %s: entry %s has other content", e.Key, e.EntryID)
+}
+
+func (e *ConflictError) Is(target error) bool { return target == ErrConflict }
 
 // A Querier is a pool, a connection or a transaction.
 type Querier interface {
@@ -140,21 +177,45 @@ func refused(err error) error {
 	if !errors.As(err, &pg) {
 		return err
 	}
-	sentinel := map[string]error{
-		"LG001": ErrUnknownAccount,
-		"LG002": ErrAccountClosed,
-		"LG003": ErrCurrency,
-		"LG004": ErrPeriodClosed,
-		"LG005": ErrLimit,
-		"LG006": ErrInvalid, // the caller's isolation level
-	}[pg.Code]
-	switch {
-	case sentinel != nil:
-		return fmt.Errorf("%s: %w", pg.Message, sentinel)
-	case pg.ConstraintName == "journal_entry_balanced":
+	switch pg.Code {
+	case "LG001":
+		return fmt.Errorf("%s: %w", pg.Message, ErrUnknownAccount)
+	case "LG002":
+		return fmt.Errorf("%s: %w", pg.Message, ErrAccountClosed)
+	case "LG003":
+		return fmt.Errorf("%s: %w", pg.Message, ErrCurrency)
+	case "LG004":
+		return periodError(pg)
+	case "LG005":
+		refusal := new(LimitError)
+		if err := json.Unmarshal([]byte(pg.Detail), refusal); err != nil {
+			return fmt.Errorf("%s: %w", pg.Message, ErrLimit)
+		}
+		return refusal
+	case "LG006":
+		return fmt.Errorf("%s: %w", pg.Message, ErrInvalid)
+	case "LG007":
+		return fmt.Errorf("%s: %w", pg.Message, ErrReversed)
+	case "LG008":
+		return fmt.Errorf("%s: %w", pg.Message, ErrHold)
+	}
+	if pg.ConstraintName == "journal_entry_balanced" {
 		return fmt.Errorf("%w: %w", ErrUnbalanced, err)
-	case pg.ConstraintName == "journal_entry_reversed_once":
-		return fmt.Errorf("%w: %w", ErrReversed, err)
 	}
 	return err
+}
+
+func periodError(pg *pgconn.PgError) error {
+	var detail struct {
+		Month string
+		State PeriodState
+	}
+	if err := json.Unmarshal([]byte(pg.Detail), &detail); err != nil {
+		return fmt.Errorf("%s: %w", pg.Message, ErrPeriodClosed)
+	}
+	first, err := clock.ParseDate(detail.Month)
+	if err != nil {
+		return fmt.Errorf("%s: %w", pg.Message, ErrPeriodClosed)
+	}
+	return &PeriodError{first, detail.State}
 }

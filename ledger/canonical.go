@@ -60,18 +60,48 @@ func (e *Entry) body() []byte {
 	c.put("guichet/body/1", e.Kind, effective, e.Currency, e.SourceType, e.SourceID, e.Description, e.Reverses)
 	c.metadata(e.Metadata)
 	c.lines(e.Lines)
+	if e.linked() {
+		c.links(e)
+	}
 	h := sha256.Sum256(c)
 	return h[:]
 }
 
-const entryForm = "guichet/entry/1"
+// linked entries have more to say, and a form of their own: holds and what becomes of
+// them, corrections, late postings.
+func (e *Entry) linked() bool {
+	return e.Held || e.Hold != "" || e.Corrects != "" || e.AskedOn != (clock.Date{})
+}
+
+func (c *canonical) links(e *Entry) {
+	layer, asked := "booked", ""
+	if e.Held {
+		layer = "held"
+	}
+	if e.AskedOn != (clock.Date{}) {
+		asked = e.AskedOn.String()
+	}
+	c.put(layer, e.Hold, e.Corrects, asked)
+}
+
+const (
+	entryForm  = "guichet/entry/1"
+	linkedForm = "guichet/entry/2"
+)
 
 // canonical is what the log seals: every column of the entry.
 func (e *Entry) canonical(body []byte) []byte {
 	c := make(canonical, 0, 512)
-	c.put(entryForm, e.ID, e.Key, e.Kind, e.EffectiveOn.String(), e.RecordedAt.UTC().Format(time.RFC3339Nano), e.Currency,
+	form := entryForm
+	if e.linked() {
+		form = linkedForm
+	}
+	c.put(form, e.ID, e.Key, e.Kind, e.EffectiveOn.String(), e.RecordedAt.UTC().Format(time.RFC3339Nano), e.Currency,
 		e.SourceType, e.SourceID, e.Actor, e.Channel, hash([]byte(e.Description)), e.Reverses, hex.EncodeToString(body))
 	c.metadata(e.Metadata)
 	c.lines(e.Lines)
+	if e.linked() {
+		c.links(e)
+	}
 	return c
 }

@@ -38,7 +38,15 @@ type Entry struct {
 	Channel     string            //
 	Description string            //
 	Metadata    map[string]string //
-	Reverses    string            // id of the entry this one takes back; set by Reverse
+	Reverses    string            // id of the entry this one takes back, whole or in part; set by Reverse
+	Corrects    string            // id of the entry this one replaces; set by Correct
+	Held        bool              // its lines are held and not booked: a hold, or the release of one
+	Hold        string            // id of the hold it releases or captures; set by Capture, Void and ExpireHolds
+
+	// OrNextOpen asks Append to book in the next open period when the period of
+	// EffectiveOn takes no more, instead of refusing. AskedOn then is the date asked for.
+	OrNextOpen bool
+	AskedOn    clock.Date // zero: the entry is not late
 }
 
 const (
@@ -54,8 +62,8 @@ const (
 // nothing; other content under the key is ErrConflict. See the errors of this
 // package for what else is refused. On any error roll the transaction back.
 func (b *Books) Append(ctx context.Context, tx pgx.Tx, e Entry) (string, error) {
-	if e.Reverses != "" {
-		return "", fmt.Errorf("append %s: Reverse makes reversals: %w", e.Key, ErrInvalid)
+	if err := e.plain(); err != nil {
+		return "", fmt.Errorf("append %s: %w", e.Key, err)
 	}
 	entryID, err := b.append(ctx, tx, e)
 	if err != nil {
@@ -64,73 +72,100 @@ func (b *Books) Append(ctx context.Context, tx pgx.Tx, e Entry) (string, error) 
 	return entryID, nil
 }
 
-// Reverse records the opposite of an entry, line by line. Key, Kind (empty:
-// "reversal"), EffectiveOn, Actor, Channel, Description and Metadata are taken
-// from r, and the source when r has one. An entry is reversed once; a second
-// time is ErrReversed unless it is a replay with the same key.
-func (b *Books) Reverse(ctx context.Context, tx pgx.Tx, entryID string, r Entry) (string, error) {
-	e, err := b.Entry(ctx, tx, entryID)
-	if err != nil {
-		return "", fmt.Errorf("reverse %s: %w", entryID, err)
+// plain refuses what other functions set.
+func (e *Entry) plain() error {
+	if e.Reverses != "" || e.Corrects != "" || e.Held || e.Hold != "" || e.AskedOn != (clock.Date{}) {
+		return fmt.Errorf("reversals, corrections and holds have functions of their own: %w", ErrInvalid)
 	}
-	r.Reverses, r.Currency, r.Lines = e.ID, e.Currency, e.Lines
-	for i := range r.Lines {
-		r.Lines[i].Amount = -r.Lines[i].Amount
-	}
-	if r.Kind == "" {
-		r.Kind = "reversal"
-	}
-	if r.SourceType == "" && r.SourceID == "" {
-		r.SourceType, r.SourceID = e.SourceType, e.SourceID
-	}
-	reversal, err := b.append(ctx, tx, r)
-	if err != nil {
-		return "", fmt.Errorf("reverse %s: %w", entryID, err)
-	}
-	return reversal, nil
+	return nil
 }
 
 func (b *Books) append(ctx context.Context, tx pgx.Tx, e Entry) (string, error) {
-	if e.Currency == "" {
-		e.Currency = money.CAD
-	}
-	if err := e.check(); err != nil {
-		return "", err
-	}
-	body := e.body()
-	e.ID, e.RecordedAt = id.New(), b.moment()
-	if e.EffectiveOn == (clock.Date{}) {
-		e.EffectiveOn = clock.DateOf(e.RecordedAt)
-	}
-	c, err := b.resolve(ctx, tx, e.Lines)
+	r, err := b.prepare(ctx, tx, e)
 	if err != nil {
 		return "", err
 	}
-	metadata := e.Metadata
-	if metadata == nil {
-		metadata = map[string]string{}
-	}
-	var reverses *string
-	if e.Reverses != "" {
-		reverses = &e.Reverses
-	}
-	tag, err := tx.Exec(ctx, insertEntry, e.ID, e.Key, e.Kind, e.EffectiveOn.Time(), e.RecordedAt, e.Currency,
-		c.accounts, c.amounts, c.dimensions, e.SourceType, e.SourceID, e.Actor, e.Channel, e.Description, metadata,
-		reverses, body, leafHash(e.canonical(body)))
+	tag, err := tx.Exec(ctx, insertEntry, r.values()...)
 	if err != nil {
 		return "", refused(err)
 	}
 	if tag.RowsAffected() == 1 {
-		return e.ID, nil
+		return r.ID, nil
 	}
-	return b.replay(ctx, tx, e.Key, body)
+	return b.replay(ctx, tx, r.Key, r.body)
 }
 
+// A row is an entry as the journal keeps it.
+type row struct {
+	record
+	columns
+}
+
+// prepare checks an entry, fills what the caller left out, and hashes it.
+func (b *Books) prepare(ctx context.Context, tx pgx.Tx, e Entry) (row, error) {
+	if e.Currency == "" {
+		e.Currency = money.CAD
+	}
+	if err := e.check(); err != nil {
+		return row{}, err
+	}
+	r := row{record: record{Entry: e, body: e.body()}}
+	r.ID, r.RecordedAt = id.New(), b.moment()
+	if r.EffectiveOn == (clock.Date{}) {
+		r.EffectiveOn = clock.DateOf(r.RecordedAt)
+	}
+	if r.OrNextOpen {
+		open, err := b.nextOpen(ctx, tx, r.EffectiveOn, r.Kind)
+		if err != nil {
+			return row{}, err
+		}
+		if open != r.EffectiveOn {
+			r.EffectiveOn, r.AskedOn = open, r.EffectiveOn
+		}
+		r.OrNextOpen = false
+	}
+	var err error
+	if r.columns, err = b.resolve(ctx, tx, &r.Entry); err != nil {
+		return row{}, err
+	}
+	if r.Metadata == nil {
+		r.Metadata = map[string]string{}
+	}
+	r.leaf = leafHash(r.canonical(r.body))
+	return r, nil
+}
+
+// values are the arguments of insertEntry.
+func (r *row) values() []any {
+	return []any{
+		r.ID, r.Key, r.Kind, r.EffectiveOn.Time(), r.RecordedAt, r.Currency, r.accounts, r.amounts, r.dimensions,
+		r.SourceType, r.SourceID, r.Actor, r.Channel, r.Description, r.Metadata,
+		some(r.Reverses), some(r.Hold), some(r.Corrects), someDate(r.AskedOn), r.body, r.leaf,
+	}
+}
+
+// some is a text for the database, null when it is empty.
+func some(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func someDate(d clock.Date) *time.Time {
+	if d == (clock.Date{}) {
+		return nil
+	}
+	t := d.Time()
+	return &t
+}
+
+const entryNames = `id, key, kind, effective_on, recorded_at, currency, accounts, amounts, dimensions,
+	source_type, source_id, actor, channel, description, metadata, reverses, hold, corrects, asked_on, body_hash, leaf`
+
 const insertEntry = `
-insert into ledger.journal_entry (id, key, kind, effective_on, recorded_at, currency,
-	accounts, amounts, dimensions, source_type, source_id, actor, channel, description, metadata,
-	reverses, body_hash, leaf)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+insert into ledger.journal_entry (` + entryNames + `)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 on conflict (key) do nothing`
 
 // replay returns the entry that is there under the key, if it says the same. The
@@ -145,7 +180,7 @@ func (b *Books) replay(ctx context.Context, tx pgx.Tx, key string, body []byte) 
 		return "", fmt.Errorf("read the entry under the key: %w", err)
 	}
 	if !bytes.Equal(have, body) {
-		return "", fmt.Errorf("entry %s has the key: %w", first, ErrConflict)
+		return "", &ConflictError{Key: key, EntryID: first}
 	}
 	return first, nil
 }
@@ -153,7 +188,8 @@ func (b *Books) replay(ctx context.Context, tx pgx.Tx, key string, body []byte) 
 // columns are the lines as the journal keeps them.
 type columns struct{ accounts, amounts, dimensions []int64 }
 
-func (b *Books) resolve(ctx context.Context, tx pgx.Tx, lines []Line) (columns, error) {
+func (b *Books) resolve(ctx context.Context, tx pgx.Tx, e *Entry) (columns, error) {
+	lines := e.Lines
 	paths := make([]string, len(lines))
 	dims := make([]Dimensions, len(lines))
 	for i, l := range lines {
@@ -170,8 +206,20 @@ func (b *Books) resolve(ctx context.Context, tx pgx.Tx, lines []Line) (columns, 
 	c := columns{make([]int64, len(lines)), make([]int64, len(lines)), make([]int64, len(lines))}
 	for i, l := range lines {
 		c.accounts[i], c.amounts[i], c.dimensions[i] = accountID[l.Account], int64(l.Amount), dimensionID[l.Dimensions]
+		if e.Held {
+			c.accounts[i] = heldLayer(c.accounts[i], l.Amount, e.Hold != "")
+		}
 	}
 	return c, nil
+}
+
+// heldLayer is the id under which an account's held debits or credits run. A release
+// takes a debit out with a credit, so its side is the other one.
+func heldLayer(account int64, amount money.Amount, release bool) int64 {
+	if (amount > 0) != release {
+		return -2 * account
+	}
+	return -(2*account + 1)
 }
 
 // check refuses what the database would refuse too, without spoiling the
@@ -281,9 +329,10 @@ func records(ctx context.Context, q Querier, where string, args ...any) ([]recor
 // entryColumns reads an entry with the names of its accounts and the values of its
 // dimensions, line by line.
 const entryColumns = `e.id, e.key, e.kind, e.effective_on, e.recorded_at, e.currency, e.source_type, e.source_id,
-	e.actor, e.channel, e.description, e.metadata, coalesce(e.reverses::text, ''), e.body_hash, e.leaf, e.amounts,
+	e.actor, e.channel, e.description, e.metadata, coalesce(e.reverses::text, ''),
+	coalesce(e.hold::text, ''), coalesce(e.corrects::text, ''), e.asked_on, e.accounts[1] < 0, e.body_hash, e.leaf, e.amounts,
 	array(select coalesce(a.path, '') from unnest(e.accounts) with ordinality as l(id, n)
-		left join ledger.account a on a.id = l.id order by l.n),
+		left join ledger.account a on a.id = case when l.id < 0 then -l.id / 2 else l.id end order by l.n),
 	array(select coalesce(v, '') from unnest(e.dimensions) with ordinality as l(id, n)
 		left join ledger.dimension d on d.id = l.id
 		cross join lateral unnest(array[d.department, d.fund, d.cost_centre, d.order_code, d.wbs, d.channel, d.tender])
@@ -297,10 +346,12 @@ func scanRecord(row pgx.CollectableRow, more ...any) (record, error) {
 		amounts   []int64
 		paths     []string
 		dims      []string
+		asked     *time.Time
 	)
 	err := row.Scan(append([]any{
 		&e.ID, &e.Key, &e.Kind, &effective, &e.RecordedAt, &e.Currency, &e.SourceType, &e.SourceID,
-		&e.Actor, &e.Channel, &e.Description, &e.Metadata, &e.Reverses, &e.body, &e.leaf, &amounts, &paths, &dims,
+		&e.Actor, &e.Channel, &e.Description, &e.Metadata, &e.Reverses,
+		&e.Hold, &e.Corrects, &asked, &e.Held, &e.body, &e.leaf, &amounts, &paths, &dims,
 	}, more...)...)
 	if err != nil {
 		return e, err
@@ -309,6 +360,9 @@ func scanRecord(row pgx.CollectableRow, more ...any) (record, error) {
 		return e, fmt.Errorf("entry %s: %d amounts for %d accounts", e.ID, len(amounts), len(paths))
 	}
 	e.EffectiveOn, e.RecordedAt = clock.FromTime(effective), e.RecordedAt.UTC()
+	if asked != nil {
+		e.AskedOn = clock.FromTime(*asked)
+	}
 	e.Lines = make([]Line, len(amounts))
 	for i := range amounts {
 		e.Lines[i] = Line{paths[i], money.Amount(amounts[i]), dimensionsOf([7]string(dims[7*i : 7*i+7]))}

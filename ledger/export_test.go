@@ -189,7 +189,10 @@ func TestExportJSONLGivesTheRoot(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			e := Entry{j.ID, j.Key, j.Kind, date, j.RecordedAt, j.Currency, nil, j.SourceType, j.SourceID, j.Actor, j.Channel, j.Description, j.Metadata, j.Reverses}
+			e := Entry{
+				ID: j.ID, Key: j.Key, Kind: j.Kind, EffectiveOn: date, RecordedAt: j.RecordedAt, Currency: j.Currency, SourceType: j.SourceType,
+				SourceID: j.SourceID, Actor: j.Actor, Channel: j.Channel, Description: j.Description, Metadata: j.Metadata, Reverses: j.Reverses,
+			}
 			for _, l := range j.Lines {
 				e.Lines = append(e.Lines, Line(l))
 			}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -240,9 +241,10 @@ func VerifyProof(p Proof, verifier note.Verifier) error {
 	if err != nil {
 		return err
 	}
-	var start canonical
-	start.put(entryForm, p.EntryID)
-	if !strings.HasPrefix(string(p.Form), string(start)) {
+	var plain, linked canonical
+	plain.put(entryForm, p.EntryID)
+	linked.put(linkedForm, p.EntryID)
+	if !bytes.HasPrefix(p.Form, plain) && !bytes.HasPrefix(p.Form, linked) {
 		return fmt.Errorf("the form is not that of entry %s: %w", p.EntryID, ErrProof)
 	}
 	if p.Index < 0 || p.Index >= head.N {

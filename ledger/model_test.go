@@ -193,7 +193,7 @@ func TestModel(t *testing.T) {
 					return err
 				})
 				want := m.verdict(e)
-				if of.reversed {
+				if of.reversed && (want == nil || errors.Is(want, ErrLimit)) {
 					want = ErrReversed
 				}
 				outcome(rt, e, got, err, want)

@@ -352,6 +352,7 @@ func (p *Poster) write(ctx context.Context, tx pgx.Tx, days map[day]turnover) er
 	var b pgx.Batch
 	b.Queue(addDays, accounts, effective, dimensions, debits, credits)
 	b.Queue(putTiles, levels, numbers, hashes)
+	b.Queue(noteMoment, p.now().UTC().Truncate(time.Second).Add(time.Second), now.N)
 	b.Queue(`update ledger.log_head set size = $1, root = $2, note = $3 where size = $4`, now.N, now.Hash[:], signed, was.N)
 	res := tx.SendBatch(ctx, &b)
 	for i := range b.Len() {
@@ -375,6 +376,13 @@ insert into ledger.account_day as d (account_id, effective_on, dimension_id, deb
 select * from unnest($1::bigint[], $2::date[], $3::bigint[], $4::bigint[], $5::bigint[])
 on conflict (account_id, effective_on, dimension_id)
 do update set debits = d.debits + excluded.debits, credits = d.credits + excluded.credits`
+
+// noteMoment says what is known at the end of this second. A second instance whose
+// clock is behind does not write into a second that is over.
+const noteMoment = `
+insert into ledger.log_moment as m (at, size)
+select greatest($1, (select max(at) from ledger.log_moment)), $2
+on conflict (at) do update set size = excluded.size`
 
 const putTiles = `
 insert into ledger.log_tile (level, n, hashes)

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
+
+	"guichet/internal/clock"
 )
 
 // A Finding is one thing in the books that is wrong.
@@ -53,7 +56,7 @@ func Verify(ctx context.Context, db Beginner, checks ...Check) ([]Finding, error
 			}
 			findings = append(findings, f)
 		}
-		for _, check := range append([]Check{verifyLog}, checks...) {
+		for _, check := range append([]Check{verifyPeriods, verifyLog}, checks...) {
 			found, err := check(ctx, tx)
 			if err != nil {
 				return err
@@ -77,22 +80,24 @@ var rules = []struct{ kind, sql string }{
 			from (values ('check_entries', 'journal_entry'), ('append_only', 'journal_entry'), ('append_only', 'posting'),
 				('append_only', 'dimension'), ('append_only', 'account'), ('fixed', 'account'), ('final', 'account'),
 				('append_only', 'period'), ('final', 'period'), ('append_only', 'unposted'), ('append_only', 'account_day'),
-				('append_only', 'log_tile'), ('append_only', 'log_head'), ('append_only', 'log_key')) as t(name, on_table)
+				('append_only', 'log_tile'), ('append_only', 'log_head'), ('append_only', 'log_key'), ('append_only', 'hold'),
+				('fixed', 'hold'), ('final', 'hold'), ('append_only', 'period_balance'), ('append_only', 'import'),
+				('append_only', 'log_moment'), ('grows', 'log_moment')) as t(name, on_table)
 			union all
 			select c.name, exists (select from pg_constraint k
 				where k.conname = c.name and k.connamespace = 'ledger'::regnamespace and k.convalidated)
 			from (values ('journal_entry_pkey'), ('journal_entry_key'), ('journal_entry_balanced'), ('posting_pkey'),
-				('posting_once'), ('unposted_pkey'), ('account_day_pkey'), ('log_tile_pkey'), ('account_path_key')) as c(name)
-			union all
-			select 'journal_entry_reversed_once', exists (select from pg_index i
-				where i.indexrelid = to_regclass('ledger.journal_entry_reversed_once') and i.indisunique and i.indisvalid)
+				('posting_once'), ('unposted_pkey'), ('account_day_pkey'), ('log_tile_pkey'), ('account_path_key'),
+				('hold_pkey'), ('period_pkey'), ('period_balance_pkey'), ('import_pkey'), ('log_moment_pkey')) as c(name)
 		) as guard where not there order by what limit 1`},
 	{"grant", `
 		select privilege || ' on ' || name, 'guichet_app may do it' from (values
 			('update', 'journal_entry'), ('delete', 'journal_entry'), ('truncate', 'journal_entry'),
 			('update', 'posting'), ('delete', 'posting'), ('truncate', 'posting'),
 			('insert', 'unposted'), ('update', 'unposted'), ('delete', 'account'), ('delete', 'account_day'),
-			('delete', 'log_tile'), ('delete', 'log_head'), ('insert', 'log_head')) as g(privilege, name)
+			('delete', 'log_tile'), ('delete', 'log_head'), ('insert', 'log_head'), ('delete', 'hold'), ('delete', 'period'),
+			('update', 'period_balance'), ('delete', 'period_balance'), ('update', 'import'), ('delete', 'import'),
+			('delete', 'log_moment')) as g(privilege, name)
 		where has_table_privilege('guichet_app', 'ledger.' || name, privilege) order by 1 limit 1`},
 	{"unbalanced", `
 		select e.id::text, format('%s amounts sum to %s', cardinality(e.amounts), s.total)
@@ -108,7 +113,7 @@ var rules = []struct{ kind, sql string }{
 			else format('line %s in %s is on account %s, which holds %s', l.line, e.currency, a.path, a.currency) end
 		from ledger.journal_entry e
 		cross join lateral unnest(e.accounts, e.dimensions) with ordinality as l(account, dimension, line)
-		left join ledger.account a on a.id = l.account
+		left join ledger.account a on a.id = case when l.account < 0 then -l.account / 2 else l.account end
 		left join ledger.dimension d on d.id = l.dimension
 		where a.id is null or d.id is null or a.currency <> e.currency
 		order by e.id, l.line limit 1`},
@@ -133,7 +138,7 @@ var rules = []struct{ kind, sql string }{
 			or (u.accounts, u.amounts, u.dimensions, u.effective_on, u.leaf) is distinct from (e.accounts, e.amounts, e.dimensions, e.effective_on, e.leaf)
 		order by u.entry_id limit 1`},
 	{"posting", `
-		select format('%s number %s', coalesce(a.path, p.account_id::text), p.seq), case
+		select format('%s number %s', coalesce(a.path, 'account ' || p.account_id), p.seq), case
 			when e.id is null then format('belongs to entry %s, which does not exist', p.entry_id)
 			else format('says %s on %s; line %s of entry %s says %s on %s for account %s', p.amount, p.effective_on, p.line, e.id,
 				e.amounts[p.line], e.effective_on, e.accounts[p.line]) end
@@ -151,19 +156,19 @@ var rules = []struct{ kind, sql string }{
 		where p.postings <> cardinality(e.amounts) or p.lines <> cardinality(e.amounts) or p.positions <> 1
 		order by e.id limit 1`},
 	{"number", `
-		select coalesce(a.path, p.account_id::text), format('posting number %s is in place %s', p.seq, p.place)
+		select coalesce(a.path, 'account ' || p.account_id), format('posting number %s is in place %s', p.seq, p.place)
 		from (select account_id, seq, row_number() over (partition by account_id order by seq) as place from ledger.posting) p
 		left join ledger.account a on a.id = p.account_id
 		where p.seq <> p.place order by p.account_id, p.place limit 1`},
 	{"chain", `
-		select format('%s number %s', coalesce(a.path, p.account_id::text), p.seq),
+		select format('%s number %s', coalesce(a.path, 'account ' || p.account_id), p.seq),
 			format('%s after %s and %s', p.balance_after, p.before, p.amount)
 		from (select account_id, seq, amount, balance_after,
 				lag(balance_after, 1, 0::bigint) over (partition by account_id order by seq) as before from ledger.posting) p
 		left join ledger.account a on a.id = p.account_id
 		where p.balance_after <> p.before + p.amount order by p.account_id, p.seq limit 1`},
 	{"balance", `
-		select coalesce(a.path, p.account_id::text), format('the last balance is %s, the postings sum to %s', p.last, p.total)
+		select coalesce(a.path, 'account ' || p.account_id), format('the last balance is %s, the postings sum to %s', p.last, p.total)
 		from (select account_id, (array_agg(balance_after order by seq desc))[1] as last, sum(amount) as total
 			from ledger.posting group by account_id) p
 		left join ledger.account a on a.id = p.account_id
@@ -173,7 +178,7 @@ var rules = []struct{ kind, sql string }{
 		from ledger.posting p join ledger.account a on a.id = p.account_id
 		group by a.currency having sum(p.amount) <> 0 order by 1 limit 1`},
 	{"day", `
-		select format('%s on %s', coalesce(a.path, account_id::text), effective_on),
+		select format('%s on %s', coalesce(a.path, 'account ' || account_id), effective_on),
 			format('the bucket of dimension %s says %s and %s, the postings say %s and %s', dimension_id, d.debits, d.credits, p.debits, p.credits)
 		from ledger.account_day d
 		full join (select p.account_id, p.effective_on, e.dimensions[p.line] as dimension_id,
@@ -183,19 +188,114 @@ var rules = []struct{ kind, sql string }{
 		left join ledger.account a on a.id = account_id
 		where d.debits is distinct from p.debits or d.credits is distinct from p.credits
 		order by account_id, effective_on, dimension_id limit 1`},
-	{"reversal", `
-		select e.id::text, format('is not the opposite of entry %s, or not the only one', e.reverses)
+	{"reversal", taken("e.reverses", "entry %s is taken back for more than it was, or something else is")},
+	{"link", `
+		select e.id::text, format('names entry %s, which is not what it can name', coalesce(e.reverses, e.hold, e.corrects))
 		from ledger.journal_entry e
-		left join ledger.journal_entry o on o.id = e.reverses
-		where e.reverses is not null and (o.id is null or e.accounts <> o.accounts or e.dimensions <> o.dimensions or e.currency <> o.currency
-			or exists (select from unnest(e.amounts, o.amounts) as l(a, b) where l.a is distinct from -l.b)
-			or exists (select from ledger.journal_entry x where x.reverses = e.reverses and x.id <> e.id))
+		left join ledger.journal_entry t on t.id = coalesce(e.reverses, e.hold, e.corrects)
+		where num_nonnulls(e.reverses, e.hold, e.corrects) > 1
+			or num_nonnulls(e.reverses, e.hold, e.corrects) = 1 and (t.id is null or t.currency <> e.currency or (t.accounts[1] < 0) <> (e.hold is not null))
+			or e.accounts[1] < 0 and (e.reverses is not null or e.corrects is not null)
+			or exists (select from unnest(e.accounts) l where (l < 0) <> (e.accounts[1] < 0))
 		order by e.id limit 1`},
+	{"hold", `
+		select id, detail from (
+			select e.id, case when h.entry_id is null then 'is held and nobody knows the hold'
+				else format('is %s and still holds %s', h.state, r.left) end as detail
+			from ledger.journal_entry e
+			left join ledger.hold h on h.entry_id = e.id
+			cross join lateral (select coalesce(sum(abs(amount)), 0) as left from (
+				select sum(l.amount) as amount from ledger.journal_entry x
+				cross join lateral unnest(x.accounts, x.amounts, x.dimensions) as l(account, amount, dimension)
+				where x.id = e.id or x.hold = e.id and x.accounts[1] < 0 group by l.account, l.dimension) s) r
+			where e.accounts[1] < 0 and e.hold is null and (h.entry_id is null or (h.state = 'open') <> (r.left <> 0))
+			union all
+			select h.entry_id, 'is no hold in the journal' from ledger.hold h
+			left join ledger.journal_entry e on e.id = h.entry_id and e.accounts[1] < 0 and e.hold is null where e.id is null
+			union all
+			select e.id, format('holds account %s on the wrong side', l.account) from ledger.journal_entry e
+			cross join lateral unnest(e.accounts, e.amounts) as l(account, amount)
+			where l.account < 0 and e.hold is null and sign(l.amount) <> case when l.account % 2 = 0 then 1 else -1 end
+		) h order by id limit 1`},
+	{"released", taken("case when e.accounts[1] < 0 then e.hold end", "hold %s is released for more than it held")},
+	{"period", `
+		select month, detail from (
+			select to_char(x.month, 'YYYY-MM') as month, format('%s: the frozen trial balance says %s and %s, the days say %s and %s',
+				coalesce(a.path, x.account_id::text), max(x.debits) filter (where x.frozen), max(x.credits) filter (where x.frozen),
+				sum(x.debits) filter (where not x.frozen), sum(x.credits) filter (where not x.frozen)) as detail
+			from (
+				select month, account_id, debits, credits, true as frozen from ledger.period_balance
+				union all
+				select p.month, d.account_id, d.debits, d.credits, false from ledger.period p
+				join ledger.account_day d on d.effective_on <= p.last_day and d.account_id > 0 where p.state = 'closed'
+				union all
+				select p.month, l.id, greatest(l.amount, 0), greatest(-l.amount, 0), false from ledger.period p
+				join ledger.unposted u on u.effective_on <= p.last_day cross join lateral unnest(u.accounts, u.amounts) as l(id, amount)
+				where p.state = 'closed' and l.id > 0
+			) x left join ledger.account a on a.id = x.account_id
+			group by x.month, x.account_id, a.path
+			having (sum(x.debits) filter (where x.frozen), sum(x.credits) filter (where x.frozen))
+				is distinct from (sum(x.debits) filter (where not x.frozen), sum(x.credits) filter (where not x.frozen))
+			union all
+			select to_char(month, 'YYYY-MM'), 'is closed without a hash, or open with one' from ledger.period where (state = 'closed') <> (trial_hash is not null)
+		) p order by month, detail limit 1`},
+	{"import", `
+		select i.name, format('%s entries with %s lines and debits of %s were imported, there are %s with %s and %s',
+			i.entries, i.lines, i.debits, e.entries, e.lines, e.debits)
+		from ledger.import i cross join lateral (
+			select count(*) as entries, coalesce(sum(cardinality(e.amounts)), 0) as lines,
+				coalesce(sum((select sum(a) from unnest(e.amounts) a where a > 0)), 0) as debits
+			from ledger.journal_entry e where e.source_type = 'import' and e.source_id = i.name) e
+		where (i.entries, i.lines, i.debits) is distinct from (e.entries, e.lines, e.debits) order by i.name limit 1`},
+	{"moment", `
+		select at::text, format('the log had %s entries, and before that %s; it has %s', size, before, (select size from ledger.log_head))
+		from (select at, size, lag(size, 1, 0::bigint) over (order by at) as before, lead(size) over (order by at) as after from ledger.log_moment) m
+		where size < before or after is null and size <> (select size from ledger.log_head) order by at limit 1`},
 	{"limit", `
 		select path, format('holds %s, at least %s required', balance, coalesce(lowest, 0)) from (
-			select path, state, lowest, normal * ledger.balance_now(id) as balance
+			select path, state, lowest, ledger.available_now(id, normal) as balance
 			from ledger.account where lowest is not null or state = 'closed') a
 		where balance < lowest or state = 'closed' and balance <> 0 order by path limit 1`},
+}
+
+// taken finds who takes back more of an entry than there is, line by line. by is the
+// column that names the entry.
+func taken(by, detail string) string {
+	return `
+		select target::text, format('` + detail + `', target) from (
+			select ` + by + ` as target, l.account, l.dimension, -sign(l.amount) as side, sum(abs(l.amount)) as amount
+			from ledger.journal_entry e cross join lateral unnest(e.accounts, e.amounts, e.dimensions) as l(account, amount, dimension)
+			where ` + by + ` is not null group by 1, 2, 3, 4
+		) taken left join lateral (
+			select sum(abs(l.amount)) as amount from ledger.journal_entry o
+			cross join lateral unnest(o.accounts, o.amounts, o.dimensions) as l(account, amount, dimension)
+			where o.id = taken.target and l.account = taken.account and l.dimension = taken.dimension and sign(l.amount) = taken.side
+		) had on true
+		where taken.amount > coalesce(had.amount, 0) order by 1 limit 1`
+}
+
+// verifyPeriods computes the hashes of the frozen trial balances again.
+func verifyPeriods(ctx context.Context, tx pgx.Tx) ([]Finding, error) {
+	rows, err := tx.Query(ctx, `select month from ledger.period where state = 'closed' and trial_hash is not null order by month`)
+	if err != nil {
+		return nil, fmt.Errorf("list closed periods: %w", err)
+	}
+	months, err := pgx.CollectRows(rows, pgx.RowTo[time.Time])
+	if err != nil {
+		return nil, fmt.Errorf("list closed periods: %w", err)
+	}
+	var books Books
+	for _, m := range months {
+		first := clock.FromTime(m)
+		trial, hash, err := books.FrozenTrial(ctx, tx, first)
+		if err != nil {
+			return nil, err
+		}
+		if got := trialHash(first, trial); !bytes.Equal(hash, got[:]) {
+			return []Finding{{"period hash", month(first), fmt.Sprintf("is %x, the frozen trial balance gives %x", hash, got)}}, nil
+		}
+	}
+	return nil, nil
 }
 
 // verifyLog computes every leaf again from what the journal says now, the tree over

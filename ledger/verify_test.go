@@ -52,11 +52,11 @@ func TestTamperingIsFound(t *testing.T) {
 	}{
 		{
 			"an amount in both lines of an entry", `update ledger.journal_entry set amounts = '{501,-501}' where id = $entry`,
-			[]string{"posting", "reversal", "entry", "sealed", "tile", "head"},
+			[]string{"posting", "entry", "sealed", "tile", "head"},
 		},
 		{
 			"an amount in one line", `alter table ledger.journal_entry drop constraint journal_entry_balanced; update ledger.journal_entry set amounts = '{501,-500}' where id = $entry`,
-			[]string{"guard", "unbalanced", "posting", "reversal", "entry", "sealed", "tile", "head"},
+			[]string{"guard", "unbalanced", "posting", "entry", "sealed", "tile", "head"},
 		},
 		{
 			"the date of an entry", `update ledger.journal_entry set effective_on = effective_on - 1 where id = $entry`,
@@ -127,10 +127,10 @@ func TestTamperingIsFound(t *testing.T) {
 		{"a tile too many", `insert into ledger.log_tile select 0, 7, hashes from ledger.log_tile where level = 1`, []string{"tile"}},
 		{"a tile deleted", `delete from ledger.log_tile where level = 0 and n = 1`, []string{"tile"}},
 		{"the root", `update ledger.log_head set root = sha256('x')`, []string{"head"}},
-		{"the size", `update ledger.log_head set size = size - 1`, []string{"head"}},
+		{"the size", `update ledger.log_head set size = size - 1`, []string{"moment", "head"}},
 		{"a guard switched off", `alter table ledger.posting disable trigger append_only`, []string{"guard"}},
 		{"a guard dropped", `drop trigger check_entries on ledger.journal_entry`, []string{"guard"}},
-		{"an index dropped", `drop index ledger.journal_entry_reversed_once`, []string{"guard"}},
+		{"a key dropped", `alter table ledger.posting drop constraint posting_once`, []string{"guard"}},
 		{"a right given", `grant update on ledger.posting to guichet_app`, []string{"grant"}},
 	}
 	back := errors.New("roll back")

@@ -1,0 +1,171 @@
+package ledger
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// A Queue records entries of many callers together: whoever comes while a transaction
+// is on its way waits for the next one, so that the cost of a commit is shared. Each
+// caller has its own answer. It is for entries that are a business transaction by
+// themselves, such as journal uploads; one that belongs to a change of state uses Append.
+type Queue struct {
+	books   *Books
+	db      *pgxpool.Pool
+	wait    chan waiting
+	commits atomic.Int64
+}
+
+type waiting struct {
+	entry  Entry
+	answer chan Result
+}
+
+const (
+	queueBatch   = 500    // entries in a transaction, at most
+	queueWorkers = 3      // transactions on their way, at most
+	queueBacklog = 50_000 // entries not posted yet beyond which appends wait
+	queueTries   = 5      // of a transaction that met a deadlock
+	queueLook    = 20     // transactions between two looks at the backlog
+	queuePause   = 50 * time.Millisecond
+)
+
+// NewQueue returns a queue; Run works it off. Appends wait while the poster is far
+// behind, so that reads stay fast.
+func NewQueue(books *Books, db *pgxpool.Pool) *Queue {
+	return &Queue{books: books, db: db, wait: make(chan waiting)}
+}
+
+// Append records one entry in a transaction shared with other callers, and returns
+// when it is committed. The errors are as with Books.Append. When ctx ends first, the entry
+// may be recorded all the same: ask again with the same key.
+func (q *Queue) Append(ctx context.Context, e Entry) (Result, error) {
+	w := waiting{e, make(chan Result, 1)}
+	select {
+	case q.wait <- w:
+	case <-ctx.Done():
+		return Result{}, fmt.Errorf("append %s: %w", e.Key, ctx.Err())
+	}
+	select {
+	case r := <-w.answer:
+		return r, r.Err
+	case <-ctx.Done():
+		return Result{}, fmt.Errorf("append %s: %w", e.Key, ctx.Err())
+	}
+}
+
+// Run works the queue off until ctx ends, and answers everybody it has taken.
+func (q *Queue) Run(ctx context.Context) error {
+	var workers sync.WaitGroup
+	for range queueWorkers {
+		workers.Go(func() {
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case w := <-q.wait:
+					q.record(ctx, q.gather(w))
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return nil
+}
+
+// gather takes whoever else is waiting at this moment.
+func (q *Queue) gather(first waiting) []waiting {
+	batch := []waiting{first}
+	for len(batch) < queueBatch {
+		select {
+		case w := <-q.wait:
+			batch = append(batch, w)
+		default:
+			return batch
+		}
+	}
+	return batch
+}
+
+// record commits a batch. A transaction that was begun is brought to its end also when the
+// service stops.
+func (q *Queue) record(ctx context.Context, batch []waiting) {
+	entries := make([]Entry, len(batch))
+	for i, w := range batch {
+		entries[i] = w.entry
+	}
+	results, err := q.commit(ctx, entries)
+	for i, w := range batch {
+		if err != nil {
+			w.answer <- Result{Err: err}
+			continue
+		}
+		w.answer <- results[i]
+	}
+}
+
+func (q *Queue) commit(ctx context.Context, entries []Entry) ([]Result, error) {
+	if err := q.backlog(ctx); err != nil {
+		return nil, err
+	}
+	ctx = context.WithoutCancel(ctx)
+	if len(entries) > 1 {
+		for range queueTries {
+			var results []Result
+			err := pgx.BeginFunc(ctx, q.db, func(tx pgx.Tx) (err error) {
+				results, err = q.books.AppendEach(ctx, tx, entries)
+				return err
+			})
+			if err == nil {
+				return results, nil
+			}
+			if !transient(err) {
+				break
+			}
+		}
+	}
+	// One caller takes the short way. So does each of a batch whose transaction ended in
+	// trouble: the answer to COMMIT may be all that was lost, and the keys know.
+	results := make([]Result, len(entries))
+	for i, e := range entries {
+		err := pgx.BeginFunc(ctx, q.db, func(tx pgx.Tx) (err error) {
+			results[i].ID, err = q.books.Append(ctx, tx, e)
+			return err
+		})
+		if err != nil && !isRefusal(err) && len(entries) > 1 {
+			return nil, err // the database is away: the callers ask again
+		}
+		if err != nil {
+			results[i] = Result{Err: err}
+		}
+	}
+	return results, nil
+}
+
+// backlog waits while the poster is far behind. It looks now and then: the count is
+// not free.
+func (q *Queue) backlog(ctx context.Context) error {
+	if q.commits.Add(1)%queueLook != 0 {
+		return nil
+	}
+	for {
+		var behind bool
+		err := q.db.QueryRow(ctx, `select count(*) > $1 from (select from ledger.unposted limit $1 + 1) u`, queueBacklog).Scan(&behind)
+		if err != nil || !behind {
+			return err
+		}
+		pause := time.NewTimer(queuePause)
+		select {
+		case <-ctx.Done():
+			pause.Stop()
+			return ctx.Err()
+		case <-pause.C:
+		}
+	}
+}
