@@ -42,7 +42,7 @@ func (h *Handler) logout(w http.ResponseWriter, r *http.Request) {
 			h.brokenPage(w, r, "sign out", err)
 			return
 		}
-		h.sessions.SetResident(w, "")
+		h.sessions.SignOut(w)
 	}
 	h.afterSignOut(w, r, step.Next)
 }
@@ -102,7 +102,7 @@ func (h *Handler) signOut(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	h.sessions.SetResident(w, "")
+	h.sessions.SignOut(w)
 	next, err := h.provider.AfterLogout(r.Context(), form.Value("client_id"), form.Value("post_logout_redirect_uri"), form.Values.Get("state"))
 	if err != nil {
 		h.brokenPage(w, r, "sign out", err)

@@ -68,7 +68,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	checkoutID, _, err := h.Payments.Open(r.Context(), payments.NewCheckout{
-		BillIDs: []string{b.ID}, Channel: "web", Viewer: h.guest(w, r), Lang: web.Lang(r),
+		BillIDs: []string{b.ID}, Channel: "web", Viewer: h.owner(w, r), Lang: web.Lang(r),
 	})
 	if err != nil {
 		h.fail(w, r, "open checkout", err)

@@ -129,7 +129,7 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) {
 		h.owing(w, r, http.StatusUnprocessableEntity, v.ResidentID, form)
 		return
 	}
-	checkoutID, _, err := h.Payments.Open(r.Context(), payments.NewCheckout{BillIDs: chosen, Channel: "web", Viewer: v, Lang: web.Lang(r)})
+	checkoutID, _, err := h.Payments.Open(r.Context(), payments.NewCheckout{BillIDs: chosen, Channel: "web", Viewer: h.owner(w, r), Lang: web.Lang(r)})
 	if err != nil {
 		h.fail(w, r, "open checkout", err)
 		return

@@ -18,7 +18,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -37,7 +36,6 @@ import (
 
 // Options are what a Handler works with.
 type Options struct {
-	BaseURL   string
 	DB        *pgxpool.Pool
 	Payments  *payments.Service
 	Bills     *bill.Service
@@ -60,10 +58,7 @@ type Limits struct {
 }
 
 // A Handler serves the pages. It may be used by many goroutines at once.
-type Handler struct {
-	Options
-	secure bool
-}
+type Handler struct{ Options }
 
 //go:embed templates locale
 var files embed.FS
@@ -80,7 +75,7 @@ func New(o Options) *Handler {
 		o.Limits.Network = identity.Limit{Burst: 30, Per: 15 * time.Minute}
 	}
 	o.Site.Register("resident", files)
-	return &Handler{Options: o, secure: strings.HasPrefix(o.BaseURL, "https:")}
+	return &Handler{o}
 }
 
 // Routes mounts the pages.
@@ -111,23 +106,14 @@ func (h *Handler) Routes(r chi.Router) {
 // today is the city's date, on which everything due is worked out.
 func (h *Handler) today() clock.Date { return clock.DateOf(h.Now()) }
 
-const guestSeconds = 0 // the cookie ends with the browser: the device may be shared
-
-func (h *Handler) guestCookie() string {
-	if h.secure {
-		return "__Host-guichet-guest"
-	}
-	return "guichet-guest"
-}
-
-// viewer is who asks for a checkout or a receipt.
+// viewer is who asks for a checkout or a receipt: the resident, and the browser's guest.
 func (h *Handler) viewer(r *http.Request) payments.Viewer {
 	var v payments.Viewer
 	if p, ok := session.Resident(r.Context()); ok {
 		v.ResidentID = p.ID
 	}
-	if c, err := r.Cookie(h.guestCookie()); err == nil && c.Value != "" {
-		v.GuestHash = id.Hash(c.Value)
+	if secret := h.Sessions.GuestToken(r); secret != "" {
+		v.GuestHash = id.Hash(secret)
 	}
 	return v
 }
@@ -138,13 +124,19 @@ func (h *Handler) guest(w http.ResponseWriter, r *http.Request) payments.Viewer 
 	v := h.viewer(r)
 	if v.GuestHash == nil {
 		secret := id.Secret()
-		http.SetCookie(w, &http.Cookie{
-			Name: h.guestCookie(), Value: secret, Path: "/", MaxAge: guestSeconds,
-			HttpOnly: true, Secure: h.secure, SameSite: http.SameSiteLaxMode,
-		})
+		h.Sessions.SetGuest(w, secret)
 		v.GuestHash = id.Hash(secret)
 	}
 	return v
+}
+
+// owner is whose a new checkout is: the resident's alone, so that it is out of reach
+// when they have signed out, else the guest's.
+func (h *Handler) owner(w http.ResponseWriter, r *http.Request) payments.Viewer {
+	if p, ok := session.Resident(r.Context()); ok {
+		return payments.Viewer{ResidentID: p.ID}
+	}
+	return h.guest(w, r)
 }
 
 // fail answers what a page cannot tell: what is missing, or the unknown.

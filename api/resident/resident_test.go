@@ -2,6 +2,7 @@ package resident_test
 
 import (
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +128,40 @@ func TestAStrangerExhaustsANoticeOnlyForHimself(t *testing.T) {
 	// All strangers together guess no more than the total.
 	w.visitorAt("127.0.2.1").post("/pay", "notice", fine.Notice, "key", "GUESS").expect(t, 404)
 	w.visitorAt("127.0.3.1").post("/pay", "notice", fine.Notice, "key", "GUESS").expect(t, 429)
+}
+
+// The next person at a shared device must not find what the one before was paying.
+func TestSigningOutTakesEverythingAlong(t *testing.T) {
+	w := newWorld(t)
+	v := w.visitor()
+	asGuest := v.find(w.Issue(t, w.Bill("parking", "parking-wrong-way", 0)))
+	lea := v.signIn("resident@demo.example")
+	owned := w.owned(lea, w.Bill("water", "water-consumption", 8736))
+	asResident := v.post("/checkout", "bill", owned.ID).expect(t, 303).location
+	found := v.find(w.Issue(t, w.Bill("parking", "parking-wrong-way", 0)))
+	for _, path := range []string{asGuest, asResident, found} {
+		v.get(path).expect(t, 200)
+	}
+
+	// A session that ended by itself leaves the guest's cookie, which opens the guest's only.
+	at, err := url.Parse(w.url)
+	must(t, err)
+	var guest *http.Cookie
+	for _, c := range v.client.Jar.Cookies(at) {
+		if c.Name == "guichet-guest" {
+			guest = c
+		}
+	}
+	later := w.visitor()
+	later.client.Jar.SetCookies(at, []*http.Cookie{guest})
+	later.get(asGuest).expect(t, 200)
+	later.get(asResident).expect(t, 404)
+	later.get(found).expect(t, 404)
+
+	v.post("/signout").expect(t, 303)
+	for _, path := range []string{asGuest, asResident, found} {
+		v.get(path).expect(t, 404)
+	}
 }
 
 func TestResidentPaysThreeDepartmentsAtOnce(t *testing.T) {

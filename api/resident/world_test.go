@@ -149,7 +149,7 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 	must(t, err)
 
 	o := resident.Options{
-		BaseURL: w.url, DB: w.DB, Payments: w.pay, Bills: w.Bills, Books: w.Books, People: w.people, Sessions: sessions,
+		DB: w.DB, Payments: w.pay, Bills: w.Bills, Books: w.Books, People: w.people, Sessions: sessions,
 		Site: site, Documents: printer, Now: w.Clock.Now, Log: log,
 	}
 	for _, option := range options {

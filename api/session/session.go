@@ -67,6 +67,7 @@ func New(o Options) (*Sessions, error) {
 // session cookies until it is closed, the server not even that long.
 const (
 	residentCookie = "guichet"
+	guestCookie    = "guichet-guest"
 	staffCookie    = "guichet-staff"
 	signInCookie   = "guichet-signin"
 	directory      = "guichet-directory" // a staff sign-in that is at the directory
@@ -102,6 +103,22 @@ func (s *Sessions) ResidentToken(r *http.Request) string { return s.read(r, resi
 // SetResident gives the browser a resident's session; "" takes it away.
 func (s *Sessions) SetResident(w http.ResponseWriter, token string) {
 	s.write(w, residentCookie, token, gone(token))
+}
+
+// GuestToken returns the secret by which somebody without an account comes back to
+// their checkouts in this browser.
+func (s *Sessions) GuestToken(r *http.Request) string { return s.read(r, guestCookie) }
+
+// SetGuest gives the browser that secret. It ends with the browser: the device may be shared.
+func (s *Sessions) SetGuest(w http.ResponseWriter, secret string) {
+	s.write(w, guestCookie, secret, gone(secret))
+}
+
+// SignOut takes the resident's session from the browser, and what its guest may see:
+// whoever uses the device next must not find the receipts of whoever has left.
+func (s *Sessions) SignOut(w http.ResponseWriter) {
+	s.SetResident(w, "")
+	s.SetGuest(w, "")
 }
 
 // StaffToken returns the staff session token that the browser holds, valid or not.

@@ -61,6 +61,7 @@ func TestCookies(t *testing.T) {
 		s.SetStaff(w, "token")
 		s.SetSignInBrowser(w, "secret")
 		s.SetDirectoryBrowser(w, "secret")
+		s.SetGuest(w, "secret")
 		set := w.Header().Values("Set-Cookie")
 		if set[0] != want {
 			t.Errorf("%s: %s, want %s", base, set[0], want)
@@ -69,6 +70,9 @@ func TestCookies(t *testing.T) {
 			if strings.Contains(c, "Domain") || strings.HasPrefix(c, "__Host-") != strings.HasPrefix(base, "https") || !strings.Contains(c, "HttpOnly") || !strings.Contains(c, "SameSite=Lax") {
 				t.Errorf("%s: %s", base, c)
 			}
+		}
+		if strings.Contains(set[4], "Max-Age") {
+			t.Errorf("%s: a guest stays longer than the browser: %s", base, set[4])
 		}
 		if !strings.Contains(set[2], "Max-Age=600") || !strings.Contains(set[3], "Max-Age=600") {
 			t.Errorf("%s: a sign-in in progress lives as %v", base, set[2:])

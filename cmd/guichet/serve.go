@@ -155,7 +155,7 @@ func (w *world) handler() (http.Handler, error) {
 	return api.New(api.Parts{
 		Site: w.site, Sessions: sessions, OIDC: provider,
 		Resident: resident.New(resident.Options{
-			BaseURL: w.cfg.BaseURL, DB: w.db, Payments: w.payments, Bills: w.bills, Books: w.books, People: w.people,
+			DB: w.db, Payments: w.payments, Bills: w.bills, Books: w.books, People: w.people,
 			Sessions: sessions, Site: w.site, Documents: w.documents, Now: w.clock.Now, Log: w.log,
 		}),
 		Desk: desk.New(desk.Options{
