@@ -219,7 +219,7 @@ func (b *Books) replays(ctx context.Context, tx pgx.Tx, rows []row, results []Re
 // journalColumns are entries turned by ninety degrees, for unnest. An array of arrays cannot
 // be ragged, so lines and metadata travel as text.
 type journalColumns struct {
-	id, key, kind, currency, accounts, amounts, dimensions       []string
+	id, key, kind, currency, accounts, amounts, dimensions      []string
 	sourceType, sourceID, actor, channel, description, metadata []string
 	effective, recorded                                         []time.Time
 	asked                                                       []*time.Time
