@@ -2,6 +2,7 @@ package bill_test
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -153,6 +154,60 @@ func TestADepartmentSeesOnlyItsOwn(t *testing.T) {
 	}
 	if got, err := c.Bills.Get(t.Context(), b.DepartmentID, b.ID); err != nil || got.Notice != b.Notice {
 		t.Errorf("its own: %v, %v", got.Notice, err)
+	}
+}
+
+func TestADepartmentReadsItsBillsPageByPage(t *testing.T) {
+	c := paymentstest.New(t)
+	owner := id.New()
+	var all, owned, cancelled []string
+	for i := range 7 {
+		n := c.Bill("parking", "parking-wrong-way", 0)
+		if i%2 == 0 {
+			n.ResidentID = owner
+		}
+		b := c.Issue(t, n)
+		all = append(all, b.ID)
+		if i%2 == 0 {
+			owned = append(owned, b.ID)
+		}
+		if i%3 == 0 {
+			if _, err := c.Bills.Cancel(t.Context(), b.DepartmentID, b.ID, "issued in error"); err != nil {
+				t.Fatal(err)
+			}
+			cancelled = append(cancelled, b.ID)
+		}
+		c.Issue(t, c.Bill("water", "water-consumption", 1000)) // somebody else's
+	}
+	both := slices.DeleteFunc(slices.Clone(owned), func(b string) bool { return !slices.Contains(cancelled, b) })
+	for name, tt := range map[string]struct {
+		filter bill.Filter
+		want   []string
+	}{
+		"all":          {bill.Filter{}, all},
+		"of an owner":  {bill.Filter{ResidentID: owner}, owned},
+		"in a state":   {bill.Filter{State: bill.Cancelled}, cancelled},
+		"of nobody":    {bill.Filter{ResidentID: id.New()}, nil},
+		"both at once": {bill.Filter{ResidentID: owner, State: bill.Cancelled}, both},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for tt.filter.Limit = 2; ; tt.filter.After = got[len(got)-1] {
+				page, err := c.Bills.List(t.Context(), c.Depart["parking"].ID, tt.filter)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, b := range page {
+					got = append(got, b.ID)
+				}
+				if len(page) < 2 {
+					break
+				}
+			}
+			if !slices.Equal(got, tt.want) {
+				t.Errorf("got %v, want %v", got, tt.want)
+			}
+		})
 	}
 }
 
