@@ -152,3 +152,40 @@ func TestTheProcessorsClockMayDifferByMinutes(t *testing.T) {
 		})
 	}
 }
+
+func TestAReceiptIsOfTheMomentThatTheMoneyWasTaken(t *testing.T) {
+	for name, tt := range map[string]struct {
+		says func(*payments.Session)
+		want func(attempt, paid, heard time.Time) (from, to time.Time)
+	}{
+		"heard of two days later": {func(*payments.Session) {}, func(attempt, paid, _ time.Time) (time.Time, time.Time) { return attempt, paid }},
+		"a time before the attempt": {func(s *payments.Session) { s.PaidAt = s.PaidAt.Add(-time.Hour) },
+			func(attempt, _, _ time.Time) (time.Time, time.Time) { return attempt, attempt }},
+		"a time to come": {func(s *payments.Session) { s.PaidAt = s.PaidAt.Add(100 * time.Hour) },
+			func(_, _, heard time.Time) (time.Time, time.Time) { return heard, heard.Add(time.Hour) }},
+		"no time": {func(s *payments.Session) { s.PaidAt = time.Time{} },
+			func(_, _, heard time.Time) (time.Time, time.Time) { return heard, heard.Add(time.Hour) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			checkoutID := w.checkout(t, w.Issue(t, w.Bill("water", "water-consumption", 1000)))
+			card(t, w.start(t, checkoutID), good)
+			w.liar(t, tt.says)
+			paid := w.Clock.Now()
+			w.later(t, 48*time.Hour)
+			heard := w.Clock.Now().Truncate(time.Microsecond)
+			p := w.sync(t, checkoutID)
+			if from, to := tt.want(p.CreatedAt, paid, heard); p.SucceededAt.Before(from) || p.SucceededAt.After(to) {
+				t.Errorf("paid at %s, want %s to %s", p.SucceededAt, from, to)
+			}
+			w.work(t)
+			eventually(t, "a receipt", func() bool {
+				r, err := payments.ReceiptOf(t.Context(), w.DB, p.ID)
+				if err == nil && !r.Document.PaidAt.Equal(w.payment(t, checkoutID).SucceededAt) {
+					t.Errorf("the receipt is of %s", r.Document.PaidAt)
+				}
+				return err == nil
+			})
+		})
+	}
+}

@@ -158,7 +158,7 @@ type Payment struct {
 	CreatedAt   time.Time
 	UpdatedAt   time.Time
 	ExpiresAt   time.Time
-	SucceededAt time.Time
+	SucceededAt time.Time    // when the processor took the money; we may have heard of it later
 	Allocations []Allocation // by bill and line
 
 	seq int64

@@ -58,7 +58,7 @@ func (p *Payment) move(ctx context.Context, tx pgx.Tx, to State, cause string, n
 	p.seq++
 	var succeeded *time.Time
 	if to == Succeeded {
-		p.SucceededAt, succeeded = now, &now
+		succeeded = &p.SucceededAt
 	}
 	batch := new(pgx.Batch)
 	batch.Queue(`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -40,6 +41,7 @@ func (s *Service) apply(ctx context.Context, paymentID string, session Session) 
 		switch session.State {
 		case SessionPaid:
 			p.ChargeID, p.Card, p.SessionURL = session.ChargeID, session.Card, ""
+			p.SucceededAt = takenAt(session, p, s.now())
 			return s.succeed(ctx, tx, &p)
 		case SessionProcessing:
 			return s.await(ctx, tx, &p)
@@ -54,6 +56,19 @@ func (s *Service) apply(ctx context.Context, paymentID string, session Session) 
 		return Payment{}, fmt.Errorf("apply session %s: %w", session.ID, err)
 	}
 	return p, nil
+}
+
+// takenAt is when the processor took the money: the receipt's date, by which a
+// deadline was kept. Its clock counts between the attempt and now.
+func takenAt(session Session, p Payment, now time.Time) time.Time {
+	switch at := session.PaidAt; {
+	case at.IsZero(), at.After(now):
+		return now
+	case at.Before(p.CreatedAt):
+		return p.CreatedAt
+	default:
+		return at
+	}
 }
 
 // end moves a payment to where no money comes any more, and frees its bills.
