@@ -5,6 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"guichet/ledger"
 	"guichet/payments"
 	"guichet/payments/bill"
 )
@@ -187,5 +190,29 @@ func TestAReceiptIsOfTheMomentThatTheMoneyWasTaken(t *testing.T) {
 				return err == nil
 			})
 		})
+	}
+}
+
+func TestVerifyMissesAReceiptThatNeverCame(t *testing.T) {
+	w := newWorld(t)
+	checkoutID := w.checkout(t, w.Issue(t, w.Bill("water", "water-consumption", 1000)))
+	card(t, w.start(t, checkoutID), good)
+	p := w.sync(t, checkoutID) // and no job runs
+	for _, days := range []int{0, 2} {
+		w.later(t, time.Duration(days)*24*time.Hour)
+		var found []ledger.Finding
+		w.Do(t, func(tx pgx.Tx) error {
+			for _, check := range w.pay.Checks() {
+				list, err := check(t.Context(), tx)
+				if err != nil {
+					return err
+				}
+				found = append(found, list...)
+			}
+			return nil
+		})
+		if late := days > 0; (len(found) == 1 && found[0].Object == p.ID) != late || !late && len(found) > 0 {
+			t.Errorf("after %d days: %v", days, found)
+		}
 	}
 }

@@ -3,6 +3,8 @@ package payments
 import (
 	"context"
 	"fmt"
+	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -14,7 +16,7 @@ import (
 // Checks are the rules of this room for ledger.Verify: what bills, payments,
 // credits and receipts say must be what the books say, in one snapshot.
 func (s *Service) Checks() []ledger.Check {
-	return []ledger.Check{s.checkReceivables, s.checkCredits, checkBills, checkReceipts}
+	return []ledger.Check{s.checkReceivables, s.checkCredits, checkBills, checkPayments, s.checkReceipts}
 }
 
 // checkReceivables: the open part of the bills in the books is each department's
@@ -83,9 +85,24 @@ func checkBills(ctx context.Context, tx pgx.Tx) ([]ledger.Finding, error) {
 		order by b.id limit 100`)
 }
 
-// checkReceipts: numbers run from one without gaps to the series' last, and each
-// receipt names its payment's entry and amount.
-func checkReceipts(ctx context.Context, tx pgx.Tx) ([]ledger.Finding, error) {
+// checkPayments: a succeeded payment is for exactly what it is.
+func checkPayments(ctx context.Context, tx pgx.Tx) ([]ledger.Finding, error) {
+	return findings(ctx, tx, "payment", `
+		select p.id::text, format('is over %s cents, for lines of %s', p.amount_cents, coalesce(a.cents, 0))
+		from payments.payment p
+		left join (
+			select payment_id, sum(net_cents + step_cents + tax_cents)::bigint as cents from payments.allocation group by payment_id
+		) a on a.payment_id = p.id
+		where p.state = 'succeeded' and p.amount_cents is distinct from a.cents
+		order by p.id limit 100`)
+}
+
+// receiptsWithin is how soon every payment has its receipt, in the worst case.
+const receiptsWithin = 24 * time.Hour
+
+// checkReceipts: numbers run from one without gaps to the series' last, each
+// receipt names its payment's entry and amount, and no payment was forgotten.
+func (s *Service) checkReceipts(ctx context.Context, tx pgx.Tx) ([]ledger.Finding, error) {
 	gaps, err := findings(ctx, tx, "receipt series", `
 		select 'city', format('last is %s, there are %s receipts up to number %s', s.last, count(r.number), coalesce(max(r.number), 0))
 		from payments.receipt_series s left join payments.receipt r on true
@@ -99,11 +116,19 @@ func checkReceipts(ctx context.Context, tx pgx.Tx) ([]ledger.Finding, error) {
 		from payments.receipt r join payments.payment p on p.id = r.payment_id
 		where r.entry_id is distinct from p.entry_id or (r.document ->> 'amount_cents')::bigint <> p.amount_cents or p.state <> 'succeeded'
 		order by r.number limit 100`)
-	return append(gaps, wrong...), err
+	if err != nil {
+		return nil, err
+	}
+	missing, err := findings(ctx, tx, "receipt", `
+		select p.id::text, 'this payment has none'
+		from payments.payment p
+		where p.state = 'succeeded' and p.updated_at < $1 and not exists (select from payments.receipt r where r.payment_id = p.id)
+		order by p.id limit 100`, s.now().Add(-receiptsWithin))
+	return slices.Concat(gaps, wrong, missing), err
 }
 
-func findings(ctx context.Context, tx pgx.Tx, kind, sql string) ([]ledger.Finding, error) {
-	rows, err := tx.Query(ctx, sql)
+func findings(ctx context.Context, tx pgx.Tx, kind, sql string, args ...any) ([]ledger.Finding, error) {
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
 		return nil, fmt.Errorf("check %s: %w", kind, err)
 	}
