@@ -216,3 +216,31 @@ func TestVerifyMissesAReceiptThatNeverCame(t *testing.T) {
 		}
 	}
 }
+
+func TestAChargeDecidesWhosePaymentItIs(t *testing.T) {
+	w := newWorld(t)
+	var paid []payments.Payment
+	for range 2 {
+		checkoutID := w.checkout(t, w.Issue(t, w.Bill("water", "water-consumption", 1000)))
+		card(t, w.start(t, checkoutID), good)
+		paid = append(paid, w.sync(t, checkoutID))
+	}
+	for name, tt := range map[string]struct {
+		charge, intent string
+		want           string
+	}{
+		"both of one":            {paid[0].ChargeID, paid[0].IntentID, paid[0].ID},
+		"the intent alone":       {"", paid[1].IntentID, paid[1].ID},
+		"the charge alone":       {paid[1].ChargeID, "", paid[1].ID},
+		"an unknown charge":      {"ch_unknown", paid[0].IntentID, paid[0].ID},
+		"another one's intent":   {paid[0].ChargeID, paid[1].IntentID, paid[0].ID},
+		"another one's charge":   {paid[1].ChargeID, paid[0].IntentID, paid[1].ID},
+		"neither is one of ours": {"ch_unknown", "pi_unknown", ""},
+		"nothing":                {"", "", ""},
+	} {
+		p, err := w.pay.ByProcessorRef(t.Context(), w.DB, tt.charge, tt.intent)
+		if p.ID != tt.want || (tt.want == "") != errors.Is(err, payments.ErrNotFound) {
+			t.Errorf("%s: %s, %v; want %q", name, p.ID, err, tt.want)
+		}
+	}
+}

@@ -125,3 +125,16 @@ func TestACookieDoesNotOpenAResidentsCheckout(t *testing.T) {
 		t.Errorf("the browser after signing out: %v, want ErrNotFound", err)
 	}
 }
+
+func TestABillThatWasPaidElsewhereStandsInTheWay(t *testing.T) {
+	w := newWorld(t)
+	b := w.Issue(t, w.Bill("water", "water-consumption", 1000))
+	first, second := w.checkout(t, b), w.checkout(t, b)
+	card(t, w.start(t, first), good)
+	w.sync(t, first)
+	_, err := w.pay.Pay(t.Context(), guest, second, "")
+	var stands *payments.BillError
+	if !errors.As(err, &stands) || !errors.Is(err, payments.ErrNotPayable) || stands.Bill.ID != b.ID {
+		t.Errorf("pay: %v, want ErrNotPayable for the bill", err)
+	}
+}

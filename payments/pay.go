@@ -119,9 +119,6 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, v Viewer, c Checkout, c
 		return Payment{}, err
 	}
 	c.due(bills, ids, clock.DateOf(now)) // they may have changed between reading and locking
-	if c.Total <= 0 {
-		return Payment{}, ErrEmpty
-	}
 	p := Payment{
 		ID: id.New(), CheckoutID: c.ID, Reference: id.Code(9), State: Created, Tender: "card", Channel: c.Channel, Amount: c.Total,
 		QuotedOn: clock.DateOf(now), ResidentID: v.ResidentID, ContactID: contactID, Lang: c.Lang,

@@ -235,9 +235,10 @@ func Get(ctx context.Context, q Querier, paymentID string) (Payment, error) {
 }
 
 // ByProcessorRef finds the payment behind a charge or payment intent of the
-// processor, or ErrNotFound.
+// processor, or ErrNotFound. When they are two payments', the charge decides.
 func (s *Service) ByProcessorRef(ctx context.Context, q Querier, chargeID, intentID string) (Payment, error) {
-	return onePayment(ctx, q, `p.charge_id = nullif($1, '') or p.intent_id = nullif($2, '')`, chargeID, intentID)
+	return onePayment(ctx, q, `p.charge_id = nullif($1, '') or p.intent_id = nullif($2, '')
+		order by p.charge_id is not distinct from $1 desc limit 1`, chargeID, intentID)
 }
 
 // linkToken derives the secret of a checkout's link from its id: the same id gives
