@@ -105,6 +105,31 @@ func TestWhatCannotBeBilledIsRefused(t *testing.T) {
 	}
 }
 
+func TestAVersionOfAFeeIsAddedOnce(t *testing.T) {
+	c := paymentstest.New(t)
+	v := fee.Version{Code: "parking-wrong-way", NameEN: "Fee parking-wrong-way", NameFR: "Frais parking-wrong-way", Kind: "flat", Amount: 8000,
+		Tax: fee.None, Revenue: "revenue:parking:fines", EffectiveFrom: c.Today()}
+	for _, tt := range []struct {
+		name  string
+		spoil func(*fee.Version)
+		want  error
+	}{
+		{"a new version", func(*fee.Version) {}, nil},
+		{"the same again", func(*fee.Version) {}, nil},
+		{"the same date at another price", func(v *fee.Version) { v.Amount++ }, fee.ErrExists},
+		{"a later version by another name", func(v *fee.Version) { v.NameFR, v.EffectiveFrom = "Autre", c.Today().AddDays(1) }, fee.ErrExists},
+	} {
+		next := v
+		tt.spoil(&next)
+		err := pgx.BeginFunc(t.Context(), c.DB, func(tx pgx.Tx) error {
+			return fee.Add(t.Context(), tx, c.Books, c.Depart["parking"].ID, next, c.Clock.Now())
+		})
+		if !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", tt.name, err, tt.want)
+		}
+	}
+}
+
 func TestAGuestNeedsNumberAndSecondFactor(t *testing.T) {
 	c := paymentstest.New(t)
 	n := c.Bill("parking", "parking-wrong-way", 0)

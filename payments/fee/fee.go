@@ -25,7 +25,7 @@ import (
 
 var (
 	ErrNotFound = errors.New("fee not found")
-	ErrExists   = errors.New("a version of the fee begins on that date already, with other content")
+	ErrExists   = errors.New("it is there already, with other content")
 	ErrPrice    = errors.New("price cannot be worked out")
 )
 
@@ -94,7 +94,7 @@ func (v Version) check() error {
 }
 
 // Add enters a version into the catalogue, with its fee if that is new. Adding the
-// same version again changes nothing. Its revenue account must be open: a line
+// same version again changes nothing; other content, or another name, is ErrExists. Its revenue account must be open: a line
 // that the books would refuse is refused here, before anybody is billed.
 func Add(ctx context.Context, tx pgx.Tx, books *ledger.Books, departmentID string, v Version, now time.Time) error {
 	if err := v.check(); err != nil {
@@ -109,10 +109,14 @@ func Add(ctx context.Context, tx pgx.Tx, books *ledger.Books, departmentID strin
 	if err != nil {
 		return fmt.Errorf("add fee %s: %w", v.Code, err)
 	}
-	var feeID string
-	err = tx.QueryRow(ctx, `select id from payments.fee where department_id = $1 and code = $2`, departmentID, v.Code).Scan(&feeID)
+	var feeID, nameEN, nameFR string
+	err = tx.QueryRow(ctx, `select id, name_en, name_fr from payments.fee where department_id = $1 and code = $2`, departmentID, v.Code).
+		Scan(&feeID, &nameEN, &nameFR)
 	if err != nil {
 		return fmt.Errorf("add fee %s: %w", v.Code, err)
+	}
+	if nameEN != v.NameEN || nameFR != v.NameFR { // bills are worded with it: not changed in passing
+		return fmt.Errorf("add fee %s, which is named %q and %q: %w", v.Code, nameEN, nameFR, ErrExists)
 	}
 	var early, days any
 	if v.Early > 0 {
