@@ -71,7 +71,9 @@ func exportByDate(ctx context.Context, db Beginner, out io.Writer, f format) err
 				assert(months[0])
 				months = months[1:]
 			}
-			f.entry(w, &e.Entry)
+			if !e.Held { // set aside, not booked: no business of another program
+				f.entry(w, &e.Entry)
+			}
 			return nil
 		})
 		if err != nil {
@@ -169,6 +171,8 @@ func (e *Entry) tags() [][2]string {
 		{"actor", e.Actor},
 		{"channel", e.Channel},
 		{"reverses", e.Reverses},
+		{"corrects", e.Corrects},
+		{"hold", e.Hold},
 	}
 	return slices.DeleteFunc(all, func(t [2]string) bool { return t[1] == "" })
 }
@@ -279,8 +283,9 @@ func (beancount) balances(w *bufio.Writer, at clock.Date, list []held) {
 }
 
 // ExportJSONL writes one JSON object per line: accounts, entries in the order of the
-// log with position and leaf hash (those not posted yet come last, without), and
-// the head. It holds all that the log seals, so the tree can be computed from it.
+// log with position and leaf hash (those not posted yet come last, without), what each
+// account holds, frozen trial balances, imports and the head. It holds all that the log
+// seals, so VerifyExport can prove it without a database.
 func ExportJSONL(ctx context.Context, db Beginner, out io.Writer) error {
 	w := bufio.NewWriter(out)
 	enc := json.NewEncoder(w)
@@ -298,21 +303,10 @@ func ExportJSONL(ctx context.Context, db Beginner, out io.Writer) error {
 				return err
 			}
 		}
-		err = eachRecord(ctx, tx, byPosition, func(e *record, pos int64) error {
-			j := jsonEntry{
-				Type: "entry", ID: e.ID, Key: e.Key, Kind: e.Kind, EffectiveOn: e.EffectiveOn.String(), RecordedAt: e.RecordedAt,
-				Currency: e.Currency, SourceType: e.SourceType, SourceID: e.SourceID, Actor: e.Actor, Channel: e.Channel,
-				Description: e.Description, Metadata: e.Metadata, Reverses: e.Reverses, Body: e.body, Leaf: tlog.Hash(e.leaf),
-			}
-			if pos >= 0 {
-				j.Position = &pos
-			}
-			for _, l := range e.Lines {
-				j.Lines = append(j.Lines, jsonLine(l))
-			}
-			return enc.Encode(j)
-		})
-		if err != nil {
+		if err := eachRecord(ctx, tx, byPosition, func(e *record, pos int64) error { return enc.Encode(jsonOf(e, pos)) }); err != nil {
+			return err
+		}
+		if err := exportTotals(ctx, tx, enc); err != nil {
 			return err
 		}
 		head, signed, err := readHead(ctx, tx)
@@ -328,6 +322,47 @@ func ExportJSONL(ctx context.Context, db Beginner, out io.Writer) error {
 		return fmt.Errorf("export the books: %w", err)
 	}
 	return nil
+}
+
+// exportTotals writes what can be computed from the entries, for whoever does.
+func exportTotals(ctx context.Context, tx pgx.Tx, enc *json.Encoder) error {
+	var books Books
+	trial, err := books.TrialBalance(ctx, tx, forever)
+	if err != nil {
+		return err
+	}
+	for _, l := range trial {
+		if err := enc.Encode(jsonBalance{"balance", l.Account.Path, l.Debits, l.Credits}); err != nil {
+			return err
+		}
+	}
+	periods, err := books.Periods(ctx, tx, maxLines)
+	if err != nil {
+		return err
+	}
+	for _, p := range slices.Backward(periods) {
+		if p.State != PeriodClosed {
+			continue
+		}
+		trial, hash, err := books.FrozenTrial(ctx, tx, p.Month)
+		if err != nil {
+			return err
+		}
+		j := jsonPeriod{Type: "period", Month: month(p.Month), Hash: hash}
+		for _, l := range trial {
+			j.Balances = append(j.Balances, jsonBalance{"", l.Account.Path, l.Debits, l.Credits})
+		}
+		if err := enc.Encode(j); err != nil {
+			return err
+		}
+	}
+	rows, err := tx.Query(ctx, `select name, file_hash, entries, lines, debits from ledger.import order by name`)
+	if err != nil {
+		return fmt.Errorf("list imports: %w", err)
+	}
+	j := jsonImport{Type: "import"}
+	_, err = pgx.ForEachRow(rows, []any{&j.Name, &j.FileHash, &j.Entries, &j.Lines, &j.Debits}, func() error { return enc.Encode(j) })
+	return err
 }
 
 // The shapes of the JSON export are a contract of their own. Amounts are cents.
@@ -362,14 +397,82 @@ type jsonEntry struct {
 	Description string            `json:"description"`
 	Metadata    map[string]string `json:"metadata"`
 	Reverses    string            `json:"reverses,omitempty"`
+	Corrects    string            `json:"corrects,omitempty"`
+	Held        bool              `json:"held,omitempty"`
+	Hold        string            `json:"hold,omitempty"`
+	AskedOn     string            `json:"asked_on,omitempty"`
 	Body        []byte            `json:"body_hash"`
 	Leaf        tlog.Hash         `json:"leaf_hash"`
+}
+
+func jsonOf(e *record, pos int64) jsonEntry {
+	j := jsonEntry{
+		Type: "entry", ID: e.ID, Key: e.Key, Kind: e.Kind, EffectiveOn: e.EffectiveOn.String(), RecordedAt: e.RecordedAt,
+		Currency: e.Currency, SourceType: e.SourceType, SourceID: e.SourceID, Actor: e.Actor, Channel: e.Channel,
+		Description: e.Description, Metadata: e.Metadata, Reverses: e.Reverses, Corrects: e.Corrects, Held: e.Held, Hold: e.Hold,
+		Body: e.body, Leaf: tlog.Hash(e.leaf),
+	}
+	if e.AskedOn != (clock.Date{}) {
+		j.AskedOn = e.AskedOn.String()
+	}
+	if pos >= 0 {
+		j.Position = &pos
+	}
+	for _, l := range e.Lines {
+		j.Lines = append(j.Lines, jsonLine(l))
+	}
+	return j
+}
+
+// entry is the way back.
+func (j *jsonEntry) entry() (Entry, error) {
+	e := Entry{
+		ID: j.ID, Key: j.Key, Kind: j.Kind, RecordedAt: j.RecordedAt, Currency: j.Currency, SourceType: j.SourceType, SourceID: j.SourceID,
+		Actor: j.Actor, Channel: j.Channel, Description: j.Description, Metadata: j.Metadata,
+		Reverses: j.Reverses, Corrects: j.Corrects, Held: j.Held, Hold: j.Hold,
+	}
+	var err error
+	if e.EffectiveOn, err = clock.ParseDate(j.EffectiveOn); err != nil {
+		return e, err
+	}
+	if j.AskedOn != "" {
+		if e.AskedOn, err = clock.ParseDate(j.AskedOn); err != nil {
+			return e, err
+		}
+	}
+	for _, l := range j.Lines {
+		e.Lines = append(e.Lines, Line(l))
+	}
+	return e, nil
 }
 
 type jsonLine struct {
 	Account    string       `json:"account"`
 	Amount     money.Amount `json:"amount"`
 	Dimensions Dimensions   `json:"dimensions"`
+}
+
+type jsonBalance struct {
+	Type    string       `json:"type,omitempty"`
+	Account string       `json:"account"`
+	Debits  money.Amount `json:"debits"`
+	Credits money.Amount `json:"credits"`
+}
+
+type jsonPeriod struct {
+	Type     string        `json:"type"`
+	Month    string        `json:"month"`
+	Hash     []byte        `json:"trial_hash"`
+	Balances []jsonBalance `json:"trial_balance"`
+}
+
+type jsonImport struct {
+	Type     string       `json:"type"`
+	Name     string       `json:"name"`
+	FileHash []byte       `json:"file_hash"`
+	Entries  int64        `json:"entries"`
+	Lines    int64        `json:"lines"`
+	Debits   money.Amount `json:"debits"`
 }
 
 type jsonHead struct {

@@ -240,17 +240,24 @@ var rules = []struct{ kind, sql string }{
 			select to_char(month, 'YYYY-MM'), 'is closed without a hash, or open with one' from ledger.period where (state = 'closed') <> (trial_hash is not null)
 		) p order by month, detail limit 1`},
 	{"import", `
-		select i.name, format('%s entries with %s lines and debits of %s were imported, there are %s with %s and %s',
-			i.entries, i.lines, i.debits, e.entries, e.lines, e.debits)
-		from ledger.import i cross join lateral (
-			select count(*) as entries, coalesce(sum(cardinality(e.amounts)), 0) as lines,
-				coalesce(sum((select sum(a) from unnest(e.amounts) a where a > 0)), 0) as debits
-			from ledger.journal_entry e where e.source_type = 'import' and e.source_id = i.name) e
-		where (i.entries, i.lines, i.debits) is distinct from (e.entries, e.lines, e.debits) order by i.name limit 1`},
+		select coalesce(i.name, e.name), case when i.name is null then format('nobody knows this import; %s entries name it', e.entries)
+			else format('%s entries with %s lines and debits of %s were imported, there are %s with %s and %s',
+				i.entries, i.lines, i.debits, coalesce(e.entries, 0), coalesce(e.lines, 0), coalesce(e.debits, 0)) end
+		from ledger.import i full join (
+			select e.source_id as name, count(*) as entries, sum(cardinality(e.amounts)) as lines,
+				sum((select sum(a) from unnest(e.amounts) a where a > 0)) as debits
+			from ledger.journal_entry e where e.source_type = 'import' group by 1) e on e.name = i.name
+		where (i.entries, i.lines, i.debits) is distinct from (e.entries, e.lines, e.debits) order by 1 limit 1`},
 	{"moment", `
-		select at::text, format('the log had %s entries, and before that %s; it has %s', size, before, (select size from ledger.log_head))
-		from (select at, size, lag(size, 1, 0::bigint) over (order by at) as before, lead(size) over (order by at) as after from ledger.log_moment) m
-		where size < before or after is null and size <> (select size from ledger.log_head) order by at limit 1`},
+		select at::text, detail from (
+			select at, format('the log had %s entries, and before that %s; it has %s', size, before, (select size from ledger.log_head)) as detail
+			from (select at, size, lag(size, 1, 0::bigint) over (order by at) as before, lead(size) over (order by at) as after from ledger.log_moment) m
+			where size < before or after is null and size <> (select size from ledger.log_head)
+			union all
+			select m.at, format('knows entry %s, recorded at %s', e.id, e.recorded_at) from ledger.log_moment m
+			join ledger.posting p on p.log_pos = m.size - 1 and p.line = 1 join ledger.journal_entry e on e.id = p.entry_id
+			where e.recorded_at > m.at + interval '30 seconds' -- as far as two clocks may differ
+		) m order by at limit 1`},
 	{"limit", `
 		select path, format('holds %s, at least %s required', balance, coalesce(lowest, 0)) from (
 			select path, state, lowest, ledger.available_now(id, normal) as balance
