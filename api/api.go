@@ -6,6 +6,7 @@
 //	/desk            staff pages                    api/desk
 //	/hooks/processor the card processor's webhooks  here
 //	/developers      the API's reference            here
+//	/ledger          the books' signed heads        here
 //
 // What holds for every request (ids, logs, limits, headers) is internal/server's.
 // Rules of the business live in the rooms below.
@@ -26,6 +27,7 @@ import (
 	"guichet/api/resident"
 	"guichet/api/session"
 	"guichet/api/web"
+	"guichet/ledger"
 	"guichet/payments"
 )
 
@@ -38,6 +40,8 @@ type Parts struct {
 	Desk        *desk.Handler
 	Departments departments.Parts
 	Payments    *payments.Service
+	DB          ledger.Querier
+	Books       *ledger.Books
 	Log         *slog.Logger
 }
 
@@ -60,6 +64,10 @@ func New(p Parts) http.Handler {
 	p.Desk.Routes(r)
 	document := departments.New(r, p.Departments).Document()
 	r.With(p.Sessions.Load).Get("/developers", reference(p.Site, document))
+	books := proofs{p.Books, p.DB, p.Log}
+	r.Get("/ledger/head", books.head)
+	r.Get("/ledger/key", books.key)
+	r.Get("/ledger/consistency", books.consistency)
 	r.Post(ProcessorHook, processorHook(p.Payments, p.Log))
 	r.NotFound(p.Sessions.Load(http.HandlerFunc(p.Site.NotFound)).ServeHTTP)
 	r.MethodNotAllowed(p.Site.MethodNotAllowed)

@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -165,4 +167,49 @@ func Witnessed(signed string, log note.Verifier, witnesses ...note.Verifier) ([]
 	}
 	slices.SortFunc(names, cmp.Compare[string])
 	return names, nil
+}
+
+// WitnessKey reads a witness's key from a file, or makes one under a name, and returns
+// its public part too.
+func WitnessKey(path, name string) (note.Signer, string, error) {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && name != "" {
+		var private, public string
+		if private, public, err = note.GenerateKey(rand.Reader, name); err != nil {
+			return nil, "", fmt.Errorf("make the key of witness %s: %w", name, err)
+		}
+		text = []byte(private + "\n" + public + "\n")
+		err = os.WriteFile(path, text, 0o600)
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("key of the witness: %w", err)
+	}
+	private, public, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	signer, err := note.NewSigner(private)
+	if err != nil {
+		return nil, "", fmt.Errorf("key of the witness in %s: %w", path, err)
+	}
+	return signer, public, nil
+}
+
+// ReadVerifier reads a public key in the form of golang.org/x/mod/sumdb/note.
+func ReadVerifier(key string) (note.Verifier, error) {
+	v, err := note.NewVerifier(strings.TrimSpace(key))
+	if err != nil {
+		return nil, fmt.Errorf("public key of the log %.100q: %w", key, err)
+	}
+	return v, nil
+}
+
+// LogVerifier returns the public key of the log, or ErrNotSealed while there is none.
+func (b *Books) LogVerifier(ctx context.Context, q Querier) (string, error) {
+	var key string
+	err := q.QueryRow(ctx, `select verifier from ledger.log_key`).Scan(&key)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", fmt.Errorf("no key yet: %w", ErrNotSealed)
+	}
+	if err != nil {
+		return "", fmt.Errorf("read the key of the log: %w", err)
+	}
+	return key, nil
 }

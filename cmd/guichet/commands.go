@@ -102,9 +102,16 @@ func (c *clockCmd) Run(ctx context.Context, e env) error {
 	return nil
 }
 
-type verifyCmd struct{}
+type verifyCmd struct {
+	Export string   `help:"Prove this export (jsonl) instead of the database; nothing else is needed." type:"existingfile"`
+	LogKey string   `help:"Public key of the log, from 'guichet ledger key'; goes with --export."`
+	Head   []string `help:"Head of the log that was saved before; may be given again." type:"existingfile"`
+}
 
-func (*verifyCmd) Run(ctx context.Context, e env) error {
+func (c *verifyCmd) Run(ctx context.Context, e env) error {
+	if c.Export != "" {
+		return verifyExport(e, c.Export, c.LogKey, c.Head)
+	}
 	w, err := openWorld(ctx, e)
 	if err != nil {
 		return err
@@ -114,6 +121,11 @@ func (*verifyCmd) Run(ctx context.Context, e env) error {
 	if err != nil {
 		return err
 	}
+	rewritten, err := w.verifyHeads(ctx, c.Head)
+	if err != nil {
+		return err
+	}
+	lines = append(lines, rewritten...)
 	for _, l := range lines {
 		fmt.Fprintln(e.out, l)
 	}
@@ -122,6 +134,35 @@ func (*verifyCmd) Run(ctx context.Context, e env) error {
 	}
 	fmt.Fprintln(e.out, "the books are sound")
 	return nil
+}
+
+// verifyHeads compares saved heads with the log, and returns those it contradicts.
+func (w *world) verifyHeads(ctx context.Context, files []string) (lines []string, err error) {
+	if len(files) == 0 {
+		return nil, nil
+	}
+	heads, err := readHeads(files)
+	if err != nil {
+		return nil, err
+	}
+	key, err := w.books.LogVerifier(ctx, w.db)
+	if err != nil {
+		return nil, err
+	}
+	verifier, err := ledger.ReadVerifier(key)
+	if err != nil {
+		return nil, err
+	}
+	for i, head := range heads {
+		err := ledger.VerifyHead(ctx, w.db, head, verifier)
+		switch {
+		case errors.Is(err, ledger.ErrLog), errors.Is(err, ledger.ErrProof):
+			lines = append(lines, fmt.Sprintf("saved head: %s: %v", files[i], err))
+		case err != nil:
+			return nil, err
+		}
+	}
+	return lines, nil
 }
 
 // verify proves the books and returns what is wrong, a line each.

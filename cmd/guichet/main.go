@@ -8,6 +8,8 @@
 //	guichet decide     what a person decides where the night may not guess
 //	guichet verify     prove the books
 //	guichet export     the ledger, for another accounting program
+//	guichet ledger     chart, imports, periods, trial balance, statements
+//	guichet witness    sign the heads of somebody else's books
 //	guichet admin      departments, fees, keys, clients, staff, the mapping to SAP
 //	guichet clock      move the business clock, where no real money moves
 //	guichet config     the configuration as read, secrets hidden
@@ -58,6 +60,8 @@ type commands struct {
 	Decide  decideCmd  `cmd:"" help:"Decide what the nightly run may not guess: a match, a file's fate, a closed document."`
 	Verify  verifyCmd  `cmd:"" help:"Prove the books: exit status 1 when something is wrong."`
 	Export  exportCmd  `cmd:"" help:"Write the ledger for another accounting program."`
+	Ledger  ledgerCmd  `cmd:"" help:"Chart of accounts, imports, periods, trial balance, statements."`
+	Witness witnessCmd `cmd:"" help:"Look at the log of a service, and sign its head unless it was rewritten."`
 	Admin   adminCmd   `cmd:"" help:"Administer departments, fees, keys, clients, staff and the mapping to SAP."`
 	Clock   clockCmd   `cmd:"" help:"Move the business clock of a development or sandbox deployment forward."`
 	Config  configCmd  `cmd:"" help:"Print the configuration as read, secrets hidden."`

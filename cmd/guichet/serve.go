@@ -166,7 +166,7 @@ func (w *world) handler() (http.Handler, error) {
 			Departments: w.depts, Bills: w.bills, Payments: w.payments, Subjects: w.provider,
 			Today: func() clock.Date { return clock.DateOf(w.clock.Now()) }, BaseURL: w.cfg.BaseURL, Log: w.log,
 		},
-		Payments: w.payments, Log: w.log,
+		Payments: w.payments, DB: w.db, Books: w.books, Log: w.log,
 	}), nil
 }
 
@@ -200,7 +200,7 @@ func (w *world) poster(ctx context.Context) (*ledger.Poster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return ledger.NewPoster(w.db, w.clock.Now, ledger.PosterOptions{Signer: w.signer, Log: w.log}), nil
+	return ledger.NewPoster(w.db, w.clock.Now, ledger.PosterOptions{Signer: w.signer, HeadDir: w.cfg.HeadDir, Log: w.log}), nil
 }
 
 // periodic is what happens by itself.

@@ -61,6 +61,7 @@ type Config struct {
 	AdminListen    string `env:"GUICHET_ADMIN_LISTEN" envDefault:"127.0.0.1:9090" help:"address of metrics and health; never public"`
 	TrustedProxies string `env:"GUICHET_TRUSTED_PROXIES" help:"networks (CIDR, comma between) whose X-Forwarded-For is believed"`
 	KeyFile        string `env:"GUICHET_KEY_FILE" help:"master key: 64 hexadecimal digits, mode 600; losing it loses what it sealed"`
+	HeadDir        string `env:"GUICHET_HEADS" help:"directory for signed heads of the books, best on another machine's disk; empty: none are written"`
 	LogFormat      string `env:"GUICHET_LOG" envDefault:"json" help:"json or text"`
 
 	DatabaseURL Secret `env:"DATABASE_URL" help:"postgres://… of the database's owner; the service itself runs as guichet_app"`
