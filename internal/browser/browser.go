@@ -243,12 +243,12 @@ func Axe(t testing.TB, page *rod.Page) {
 // NoSideways fails the test when a page is wider than its window: WCAG 2.2, 1.4.10.
 func NoSideways(t testing.TB, page *rod.Page) {
 	t.Helper()
-	r, err := page.Eval(`() => document.documentElement.scrollWidth - document.documentElement.clientWidth`)
+	r, err := page.Eval(`() => ({over: document.documentElement.scrollWidth - document.documentElement.clientWidth, at: location.href})`)
 	if err != nil {
 		t.Fatalf("measure page: %v", err)
 	}
-	if over := r.Value.Int(); over > 0 {
-		t.Errorf("the page is %d pixels wider than its window", over)
+	if over := r.Value.Get("over").Int(); over > 0 {
+		t.Errorf("%s is %d pixels wider than its window", r.Value.Get("at").Str(), over)
 	}
 }
 

@@ -142,7 +142,7 @@ func (a *App) view(w http.ResponseWriter, r *http.Request, d Department) view {
 		v.Session = &s
 	}
 	if d.Code == permits {
-		v.Order = id.New()
+		v.Order = id.Group(id.Code(9)) // people read it on the bill
 	}
 	return v
 }
