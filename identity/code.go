@@ -109,7 +109,7 @@ func (s *Service) AskCode(ctx context.Context, r CodeRequest) error {
 	})
 	if err != nil {
 		if errors.As(err, new(*LimitedError)) {
-			s.auditLimited(ctx, r.Pending, "code.limited", r.Visitor)
+			s.NoteLimited(ctx, audit.Event{Action: "code.limited", ObjectType: "sign-in", ObjectID: r.Pending}, r.Visitor)
 		}
 		return fmt.Errorf("ask for a code: %w", err)
 	}
@@ -191,7 +191,7 @@ func (s *Service) TryCode(ctx context.Context, t CodeTry) (SignedIn, error) {
 func (s *Service) tryCode(ctx context.Context, t CodeTry) (SignedIn, error) {
 	try, err := s.takeTry(ctx, t)
 	if errors.As(err, new(*LimitedError)) {
-		s.auditLimited(ctx, t.Pending, "signin.limited", t.Visitor)
+		s.NoteLimited(ctx, audit.Event{Action: "signin.limited", ObjectType: "sign-in", ObjectID: t.Pending}, t.Visitor)
 	}
 	if err != nil {
 		return SignedIn{}, err
@@ -373,17 +373,6 @@ func (s *Service) Register(ctx context.Context, r Registration) (SignedIn, error
 		return SignedIn{}, fmt.Errorf("register: %w", err)
 	}
 	return in, nil
-}
-
-// auditLimited records a refusal whose transaction has been rolled back. The refusal
-// stands even if its trace cannot be written.
-func (s *Service) auditLimited(ctx context.Context, pendingID, action string, v Visitor) {
-	_ = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		return audit.Record(ctx, tx, audit.Event{
-			Action: action, ObjectType: "sign-in", ObjectID: pendingID, At: s.now(),
-			Details: map[string]any{"network": v.Network, "device": v.Device},
-		})
-	})
 }
 
 // newCode returns 8 digits, not letters: they are read off one screen and typed on another.

@@ -478,6 +478,25 @@ func TestLimits(t *testing.T) {
 			t.Errorf("the owner is locked out: %v", err)
 		}
 	})
+	t.Run("refusals leave ten traces an hour of a network", func(t *testing.T) {
+		w := newWorld(t)
+		noted := func(network string) (n int) {
+			err := w.db.QueryRow(t.Context(), `
+				select count(*) from ops.audit where action = 'code.limited' and details ->> 'network' = $1`, network).Scan(&n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		elsewhere := identity.Visitor{Network: "198.51.100.0/24"}
+		for i := range 40 {
+			_ = ask(w, fmt.Sprintf("demo%d@example.com", i), here)
+			_ = ask(w, "one@example.com", elsewhere)
+		}
+		if a, b := noted(here.Network), noted(elsewhere.Network); a != 10 || b != 10 {
+			t.Errorf("%d and %d traces, want 10 and 10", a, b)
+		}
+	})
 	t.Run("ten tries in a quarter of an hour for an address", func(t *testing.T) {
 		w := newWorld(t)
 		wrong, refused := 0, false

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"guichet/internal/audit"
 )
 
 // A Limit is a token bucket: Burst at once, refilled evenly over Per.
@@ -90,6 +92,22 @@ func (s *Service) Take(ctx context.Context, tx pgx.Tx, kind, key string, l Limit
 	}
 	wait := (1-level)/perSecond - age
 	return &LimitedError{After: time.Duration(math.Ceil(max(wait, 1))) * time.Second}
+}
+
+// limitedNoted is how many refusals of one kind from one network leave a trace: audit
+// rows stay for good, and how many there are must not be a stranger's choice.
+var limitedNoted = Limit{10, time.Hour}
+
+// NoteLimited records that a limit was met, after the transaction that met it has been
+// rolled back. The refusal stands even if its trace cannot be written.
+func (s *Service) NoteLimited(ctx context.Context, e audit.Event, v Visitor) {
+	e.At, e.Details = s.now(), map[string]any{"network": v.Network, "device": v.Device}
+	_ = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		if err := s.Take(ctx, tx, "limited-noted", e.Action+"\x00"+v.Network, limitedNoted); err != nil {
+			return err
+		}
+		return audit.Record(ctx, tx, e)
+	})
 }
 
 // The conflict arm locks the row, so replicas take turns. A clock that runs behind

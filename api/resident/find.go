@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/go-chi/chi/v5"
@@ -12,6 +13,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/internal/audit"
 	"guichet/internal/id"
 	"guichet/payments"
 	"guichet/payments/bill"
@@ -26,8 +28,14 @@ type findPage struct {
 // Paid tells a bill that was paid from one that was withdrawn.
 func (p findPage) Paid() bool { return p.Done != nil && p.Done.State == bill.Paid }
 
+// findPage shows the form, with the notice number of the link that departments give
+// their payers.
 func (h *Handler) findPage(w http.ResponseWriter, r *http.Request) {
-	h.Site.Page(w, r, http.StatusOK, "resident/find", findPage{})
+	var page findPage
+	if notice := r.URL.Query().Get("notice"); notice != "" {
+		page.Form = &web.Form{Values: url.Values{"notice": {notice}}}
+	}
+	h.Site.Page(w, r, http.StatusOK, "resident/find", page)
 }
 
 // find looks for a notice with its second factor. Until both fit, every answer is
@@ -38,9 +46,10 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request) {
 		h.Site.Fail(w, r, http.StatusBadRequest, "")
 		return
 	}
+	notice, whole := id.Normalize(form.Value("notice"))
 	if form.Value("notice") == "" {
 		form.Fail("notice", "resident.find.notice_empty")
-	} else if _, ok := id.Normalize(form.Value("notice")); !ok {
+	} else if !whole {
 		form.Fail("notice", "resident.find.notice_slip")
 	}
 	if form.Value("key") == "" {
@@ -50,11 +59,11 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request) {
 		h.Site.Page(w, r, http.StatusUnprocessableEntity, "resident/find", findPage{Form: form})
 		return
 	}
-	if err := h.takeTry(r, form.Value("notice")); err != nil {
-		h.limited(w, r, err)
+	if err := h.takeTry(r, notice); err != nil {
+		h.limited(w, r, notice, err)
 		return
 	}
-	b, err := h.Bills.ForGuest(r.Context(), form.Value("notice"), form.Value("key"))
+	b, err := h.Bills.ForGuest(r.Context(), notice, form.Value("key"))
 	switch {
 	case errors.Is(err, bill.ErrNotFound):
 		form.Fail("notice", "resident.find.not_found")
@@ -78,8 +87,7 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request) {
 }
 
 // takeTry counts a try at a notice, whether it exists or not, and one of its network.
-func (h *Handler) takeTry(r *http.Request, typed string) error {
-	notice, _ := id.Normalize(typed)
+func (h *Handler) takeTry(r *http.Request, notice string) error {
 	network := session.Visitor(r).Network
 	return pgx.BeginFunc(r.Context(), h.DB, func(tx pgx.Tx) error {
 		if err := h.People.Take(r.Context(), tx, "notice", network+"\x00"+notice, h.Limits.Notice); err != nil {
@@ -92,12 +100,13 @@ func (h *Handler) takeTry(r *http.Request, typed string) error {
 	})
 }
 
-func (h *Handler) limited(w http.ResponseWriter, r *http.Request, err error) {
+func (h *Handler) limited(w http.ResponseWriter, r *http.Request, notice string, err error) {
 	var limit *identity.LimitedError
 	if !errors.As(err, &limit) {
 		h.fail(w, r, "count tries at a notice", err)
 		return
 	}
+	h.People.NoteLimited(r.Context(), audit.Event{Action: "notice.limited", ObjectType: "notice", ObjectID: notice}, session.Visitor(r))
 	w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(limit.After.Seconds()))))
 	h.Site.Fail(w, r, http.StatusTooManyRequests, "")
 }

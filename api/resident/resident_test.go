@@ -95,6 +95,17 @@ func TestFindingANotice(t *testing.T) {
 	v.post("/pay", "notice", fine.Notice, "key", "TEST 123").expect(t, 200, "There is nothing to pay on notice")
 }
 
+func TestTheLinkOfABillBringsItsNumber(t *testing.T) {
+	w := newWorld(t)
+	a := w.visitor().get("/pay?notice=7K3M-92QX-DA").expect(t, 200)
+	if !strings.Contains(a.body, `value="7K3M-92QX-DA"`) || strings.Contains(a.body, "<details class=\"after-actions\" open") {
+		t.Errorf("the number is not in the form, or the page takes it for an error: %s", a.body)
+	}
+	if a := w.visitor().get(`/pay?notice=%22%3E%3Cscript%3E`).expect(t, 200); strings.Contains(a.body, "<script>") {
+		t.Error("the number is not escaped")
+	}
+}
+
 func TestGuessingIsLimited(t *testing.T) {
 	w := newWorld(t, func(o *resident.Options) {
 		o.Limits = resident.Limits{Notice: identity.Limit{Burst: 3, Per: time.Hour}, Network: identity.Limit{Burst: 5, Per: time.Hour}}
@@ -112,6 +123,11 @@ func TestGuessingIsLimited(t *testing.T) {
 		v.post("/pay", "notice", id.Code(9), "key", "GUESS").expect(t, 404)
 	}
 	v.post("/pay", "notice", id.Code(9), "key", "GUESS").expect(t, 429)
+	var noted int
+	must(t, w.DB.QueryRow(t.Context(), `select count(*) from ops.audit where action = 'notice.limited' and object_id = $1`, fine.Notice).Scan(&noted))
+	if noted != 1 {
+		t.Errorf("%d audit rows of the refusal, want 1", noted)
+	}
 }
 
 func TestAStrangerExhaustsANoticeOnlyForHimself(t *testing.T) {
