@@ -45,8 +45,10 @@ func TestAnotherPageOfThePaymentEndsOnlyItself(t *testing.T) {
 	page := w.start(t, checkoutID)
 	p := w.payment(t, checkoutID)
 	// The page whose address never arrived, before a second key was used.
-	lost, err := w.processor.OpenSession(t.Context(), payments.SessionRequest{Key: "lost", CheckoutID: checkoutID, PaymentID: p.ID, Lang: "en",
-		Lines: []payments.SessionLine{{Name: "Water", Amount: 1000}}, SuccessURL: "http://localhost:1/", CancelURL: "http://localhost:1/", ExpiresAt: p.ExpiresAt})
+	lost, err := w.processor.OpenSession(t.Context(), payments.SessionRequest{
+		Key: "lost", CheckoutID: checkoutID, PaymentID: p.ID, Lang: "en",
+		Lines: []payments.SessionLine{{Name: "Water", Amount: 1000}}, SuccessURL: "http://localhost:1/", CancelURL: "http://localhost:1/", ExpiresAt: p.ExpiresAt,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,12 +164,18 @@ func TestAReceiptIsOfTheMomentThatTheMoneyWasTaken(t *testing.T) {
 		want func(attempt, paid, heard time.Time) (from, to time.Time)
 	}{
 		"heard of two days later": {func(*payments.Session) {}, func(attempt, paid, _ time.Time) (time.Time, time.Time) { return attempt, paid }},
-		"a time before the attempt": {func(s *payments.Session) { s.PaidAt = s.PaidAt.Add(-time.Hour) },
-			func(attempt, _, _ time.Time) (time.Time, time.Time) { return attempt, attempt }},
-		"a time to come": {func(s *payments.Session) { s.PaidAt = s.PaidAt.Add(100 * time.Hour) },
-			func(_, _, heard time.Time) (time.Time, time.Time) { return heard, heard.Add(time.Hour) }},
-		"no time": {func(s *payments.Session) { s.PaidAt = time.Time{} },
-			func(_, _, heard time.Time) (time.Time, time.Time) { return heard, heard.Add(time.Hour) }},
+		"a time before the attempt": {
+			func(s *payments.Session) { s.PaidAt = s.PaidAt.Add(-time.Hour) },
+			func(attempt, _, _ time.Time) (time.Time, time.Time) { return attempt, attempt },
+		},
+		"a time to come": {
+			func(s *payments.Session) { s.PaidAt = s.PaidAt.Add(100 * time.Hour) },
+			func(_, _, heard time.Time) (time.Time, time.Time) { return heard, heard.Add(time.Hour) },
+		},
+		"no time": {
+			func(s *payments.Session) { s.PaidAt = time.Time{} },
+			func(_, _, heard time.Time) (time.Time, time.Time) { return heard, heard.Add(time.Hour) },
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

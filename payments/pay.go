@@ -143,8 +143,10 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, v Viewer, c Checkout, c
 	if err := bill.Reserve(ctx, tx, ids, p.ID, now, now.Add(reservationLife)); err != nil {
 		return Payment{}, err
 	}
-	return p, audit.Record(ctx, tx, audit.Event{Action: "payment.created", ObjectType: "payment", ObjectID: p.ID, Subject: p.ResidentID, At: now,
-		Details: map[string]any{"checkout": c.ID, "amount_cents": int64(p.Amount)}})
+	return p, audit.Record(ctx, tx, audit.Event{
+		Action: "payment.created", ObjectType: "payment", ObjectID: p.ID, Subject: p.ResidentID, At: now,
+		Details: map[string]any{"checkout": c.ID, "amount_cents": int64(p.Amount)},
+	})
 }
 
 func insertPayment(ctx context.Context, tx pgx.Tx, p Payment) error {

@@ -125,8 +125,10 @@ type Parts struct {
 
 // New returns a service over its parts.
 func New(p Parts, cfg Config) *Service {
-	return &Service{db: p.DB, books: p.Books, bills: p.Bills, depts: p.Departments, processor: p.Processor, queue: p.Queue,
-		outbox: p.Outbox, render: p.Render, links: p.Links, now: p.Now, log: p.Log, cfg: cfg}
+	return &Service{
+		db: p.DB, books: p.Books, bills: p.Bills, depts: p.Departments, processor: p.Processor, queue: p.Queue,
+		outbox: p.Outbox, render: p.Render, links: p.Links, now: p.Now, log: p.Log, cfg: cfg,
+	}
 }
 
 // A Viewer is who asks: a resident, a guest's browser, or both. It sees its own

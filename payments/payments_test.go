@@ -63,8 +63,10 @@ func newWorld(t *testing.T) *world {
 	t.Cleanup(server.Close)
 	w.url = server.URL
 	var err error
-	w.sim, err = sim.New(sim.Options{Now: func() time.Time { return w.Clock.Now().Add(time.Duration(w.ahead.Load())) }, Dir: t.TempDir(), Log: log, APIKey: "sk_test_0123456789abcdef",
-		WebhookEndpoints: []sim.Endpoint{{URL: w.hooks.URL, Secret: "whsec_test0123456789"}}, PublicURL: server.URL})
+	w.sim, err = sim.New(sim.Options{
+		Now: func() time.Time { return w.Clock.Now().Add(time.Duration(w.ahead.Load())) }, Dir: t.TempDir(), Log: log, APIKey: "sk_test_0123456789abcdef",
+		WebhookEndpoints: []sim.Endpoint{{URL: w.hooks.URL, Secret: "whsec_test0123456789"}}, PublicURL: server.URL,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +91,8 @@ func (w *world) service(t *testing.T, processor payments.Processor) *payments.Se
 	if err != nil {
 		t.Fatal(err)
 	}
-	return payments.New(payments.Parts{DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: processor, Queue: w.Queue,
+	return payments.New(payments.Parts{
+		DB: w.DB, Books: w.Books, Bills: w.Bills, Departments: w.Depts, Processor: processor, Queue: w.Queue,
 		Outbox: mail.New(w.DB, w.Queue, templates, w.Key, w.Clock.Now), Links: links,
 		Render: func(payments.Receipt, string) ([]byte, error) { return []byte("%PDF-test"), nil }, Now: w.Clock.Now, Log: slog.New(slog.DiscardHandler),
 	}, payments.Config{BaseURL: "http://localhost:1"})
@@ -160,8 +163,10 @@ func (w *world) start(t *testing.T, checkoutID string) string {
 func card(t *testing.T, page, number string) bool {
 	t.Helper()
 	c := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	resp, err := c.PostForm(page, url.Values{"method": {"card"}, "email": {"payer@example.test"}, "number": {number},
-		"expiry": {"12/34"}, "cvc": {"123"}, "name": {"Demo Payer"}})
+	resp, err := c.PostForm(page, url.Values{
+		"method": {"card"}, "email": {"payer@example.test"}, "number": {number},
+		"expiry": {"12/34"}, "cvc": {"123"}, "name": {"Demo Payer"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,8 +244,10 @@ func TestThreeDepartmentsArePaidAtOnce(t *testing.T) {
 			t.Errorf("bill of %s is %s with %s due", b.Department, b.State, b.Quote.Due)
 		}
 	}
-	for path, want := range map[string]money.Amount{payments.Clearing: total, bill.Receivable("parking"): 0, bill.Receivable("permits"): 0,
-		bill.Receivable("water"): 0, bill.Uncollected("permits"): -18419} {
+	for path, want := range map[string]money.Amount{
+		payments.Clearing: total, bill.Receivable("parking"): 0, bill.Receivable("permits"): 0,
+		bill.Receivable("water"): 0, bill.Uncollected("permits"): -18419,
+	} {
 		if got := w.Balance(t, path); got != want {
 			t.Errorf("%s holds %s, want %s", path, got, want)
 		}

@@ -137,8 +137,10 @@ func (s *Service) issueReceipt(ctx context.Context, paymentID string) error {
 		if _, err := tx.Exec(ctx, `update payments.receipt_series set last = $1 where name = 'city'`, number); err != nil {
 			return fmt.Errorf("take number: %w", err)
 		}
-		if err := audit.Record(ctx, tx, audit.Event{Action: "receipt.issued", ObjectType: "receipt", ObjectID: r.ID, Subject: p.ResidentID,
-			At: s.now(), Details: map[string]any{"number": number, "payment": p.ID}}); err != nil {
+		if err := audit.Record(ctx, tx, audit.Event{
+			Action: "receipt.issued", ObjectType: "receipt", ObjectID: r.ID, Subject: p.ResidentID,
+			At: s.now(), Details: map[string]any{"number": number, "payment": p.ID},
+		}); err != nil {
 			return err
 		}
 		if p.ContactID == "" && p.ResidentID == "" {
@@ -206,8 +208,10 @@ func (s *Service) mailReceipt(ctx context.Context, receiptID string) error {
 
 // document writes down what was paid, from the bills as they are.
 func (s *Service) document(ctx context.Context, tx pgx.Tx, p Payment) (Document, error) {
-	doc := Document{PaymentReference: p.Reference, Tender: p.Tender, CardBrand: p.Card.Brand, CardLast4: p.Card.Last4,
-		PaidAt: p.SucceededAt, Amount: p.Amount, Currency: money.CAD}
+	doc := Document{
+		PaymentReference: p.Reference, Tender: p.Tender, CardBrand: p.Card.Brand, CardLast4: p.Card.Last4,
+		PaidAt: p.SucceededAt, Amount: p.Amount, Currency: money.CAD,
+	}
 	bills, err := bill.Load(ctx, tx, p.billIDs())
 	if err != nil {
 		return Document{}, err
@@ -235,8 +239,10 @@ func (s *Service) document(ctx context.Context, tx pgx.Tx, p Payment) (Document,
 		d := &doc.Departments[i]
 		for _, a := range p.of(b.ID).Lines {
 			l := b.Lines[a.Line-1]
-			d.Lines = append(d.Lines, ReceiptLine{Notice: b.Notice, Reference: b.Reference, DescriptionEN: l.DescriptionEN, DescriptionFR: l.DescriptionFR,
-				Quantity: l.Quantity, Net: a.Net + a.Step, Tax: a.Tax, TaxCode: l.TaxCode})
+			d.Lines = append(d.Lines, ReceiptLine{
+				Notice: b.Notice, Reference: b.Reference, DescriptionEN: l.DescriptionEN, DescriptionFR: l.DescriptionFR,
+				Quantity: l.Quantity, Net: a.Net + a.Step, Tax: a.Tax, TaxCode: l.TaxCode,
+			})
 			d.Net += a.Net + a.Step
 			d.Tax += a.Tax
 		}

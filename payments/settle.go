@@ -51,8 +51,10 @@ func (s *Service) Settlement(ctx context.Context, tx pgx.Tx, paymentID string) (
 			l := b.Lines[a.Line-1]
 			d := l.Dimensions
 			d.Channel, d.Tender = p.Channel, p.Tender
-			lines = append(lines, SettlementLine{Department: b.Department, From: bill.Uncollected(b.Department), To: l.Revenue,
-				Net: a.Net + a.Step, Tax: a.Tax, TaxCode: string(l.TaxCode), Dimensions: d})
+			lines = append(lines, SettlementLine{
+				Department: b.Department, From: bill.Uncollected(b.Department), To: l.Revenue,
+				Net: a.Net + a.Step, Tax: a.Tax, TaxCode: string(l.TaxCode), Dimensions: d,
+			})
 		}
 	}
 	return lines, nil

@@ -169,8 +169,10 @@ func (s *Service) afterwards(ctx context.Context, tx pgx.Tx, p Payment, told map
 	if err := s.queue.Insert(ctx, tx, ReceiptArgs{PaymentID: p.ID}, nil); err != nil {
 		return err
 	}
-	return audit.Record(ctx, tx, audit.Event{Action: "payment.succeeded", ObjectType: "payment", ObjectID: p.ID, Subject: p.ResidentID, At: s.now(),
-		Details: map[string]any{"amount_cents": int64(p.Amount), "entry": p.EntryID}})
+	return audit.Record(ctx, tx, audit.Event{
+		Action: "payment.succeeded", ObjectType: "payment", ObjectID: p.ID, Subject: p.ResidentID, At: s.now(),
+		Details: map[string]any{"amount_cents": int64(p.Amount), "entry": p.EntryID},
+	})
 }
 
 // credit keeps money that its bill no longer needs for whoever paid it.
@@ -186,8 +188,10 @@ func (s *Service) credit(ctx context.Context, tx pgx.Tx, p Payment, b bill.Bill,
 	if err != nil {
 		return fmt.Errorf("keep credit: %w", err)
 	}
-	return audit.Record(ctx, tx, audit.Event{Action: "credit.created", ObjectType: "credit", ObjectID: creditID, Subject: p.ResidentID, At: s.now(),
-		Details: map[string]any{"payment": p.ID, "bill": b.ID, "amount_cents": int64(amount), "reason": reason}})
+	return audit.Record(ctx, tx, audit.Event{
+		Action: "credit.created", ObjectType: "credit", ObjectID: creditID, Subject: p.ResidentID, At: s.now(),
+		Details: map[string]any{"payment": p.ID, "bill": b.ID, "amount_cents": int64(amount), "reason": reason},
+	})
 }
 
 // paid is what a department hears of a payment: its own part, no personal data.

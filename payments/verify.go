@@ -43,8 +43,10 @@ func (s *Service) checkReceivables(ctx context.Context, tx pgx.Tx) ([]ledger.Fin
 			return nil, fmt.Errorf("check receivables: %w", err)
 		}
 		if held != d.Open {
-			found = append(found, ledger.Finding{Kind: "receivable", Object: bill.Receivable(d.Code),
-				Detail: fmt.Sprintf("holds %s, the open bills sum to %s", held, d.Open)})
+			found = append(found, ledger.Finding{
+				Kind: "receivable", Object: bill.Receivable(d.Code),
+				Detail: fmt.Sprintf("holds %s, the open bills sum to %s", held, d.Open),
+			})
 		}
 	}
 	return found, nil

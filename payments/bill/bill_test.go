@@ -107,8 +107,10 @@ func TestWhatCannotBeBilledIsRefused(t *testing.T) {
 
 func TestAVersionOfAFeeIsAddedOnce(t *testing.T) {
 	c := paymentstest.New(t)
-	v := fee.Version{Code: "parking-wrong-way", NameEN: "Fee parking-wrong-way", NameFR: "Frais parking-wrong-way", Kind: "flat", Amount: 8000,
-		Tax: fee.None, Revenue: "revenue:parking:fines", EffectiveFrom: c.Today()}
+	v := fee.Version{
+		Code: "parking-wrong-way", NameEN: "Fee parking-wrong-way", NameFR: "Frais parking-wrong-way", Kind: "flat", Amount: 8000,
+		Tax: fee.None, Revenue: "revenue:parking:fines", EffectiveFrom: c.Today(),
+	}
 	for _, tt := range []struct {
 		name  string
 		spoil func(*fee.Version)

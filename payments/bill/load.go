@@ -111,8 +111,10 @@ func loadLines(ctx context.Context, q Querier, bills []Bill) error {
 	var until *time.Time
 	var l Line
 	d := &l.Dimensions
-	_, err = pgx.ForEachRow(rows, []any{&billID, &l.Line, &l.Fee, &l.DescriptionEN, &l.DescriptionFR, &l.Quantity, &l.Net, &l.Tax, &l.Step,
-		&l.Crystallised, &l.TaxCode, &l.Revenue, &d.Fund, &d.CostCentre, &d.Order, &d.WBS, &l.PaidNet, &l.PaidStep, &l.PaidTax, &until, &paidBy}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{
+		&billID, &l.Line, &l.Fee, &l.DescriptionEN, &l.DescriptionFR, &l.Quantity, &l.Net, &l.Tax, &l.Step,
+		&l.Crystallised, &l.TaxCode, &l.Revenue, &d.Fund, &d.CostCentre, &d.Order, &d.WBS, &l.PaidNet, &l.PaidStep, &l.PaidTax, &until, &paidBy,
+	}, func() error {
 		b := at[billID]
 		if until != nil {
 			b.BeingPaidUntil, b.BeingPaidBy = *until, paidBy

@@ -51,9 +51,11 @@ func TestQuoteSumsItsLinesAndNeverFallsWithTime(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		b := Bill{State: Open, EarlyUntil: day(rapid.IntRange(0, 60).Draw(t, "early"))}
 		for i := range rapid.IntRange(1, 8).Draw(t, "lines") {
-			b.Lines = append(b.Lines, Line{Line: i + 1,
+			b.Lines = append(b.Lines, Line{
+				Line: i + 1,
 				Net:  money.Amount(rapid.Int64Range(1, 1e9).Draw(t, "net")),
-				Step: money.Amount(rapid.Int64Range(0, 1e9).Draw(t, "step"))})
+				Step: money.Amount(rapid.Int64Range(0, 1e9).Draw(t, "step")),
+			})
 		}
 		before := b.Quote(day(0))
 		for n := range 70 {

@@ -144,8 +144,10 @@ func Add(ctx context.Context, tx pgx.Tx, books *ledger.Books, departmentID strin
 		}
 		return nil
 	}
-	return audit.Record(ctx, tx, audit.Event{Action: "fee.added", ObjectType: "fee", ObjectID: feeID, At: now,
-		Details: map[string]any{"code": v.Code, "from": v.EffectiveFrom.String(), "amount_cents": int64(v.Amount)}})
+	return audit.Record(ctx, tx, audit.Event{
+		Action: "fee.added", ObjectType: "fee", ObjectID: feeID, At: now,
+		Details: map[string]any{"code": v.Code, "from": v.EffectiveFrom.String(), "amount_cents": int64(v.Amount)},
+	})
 }
 
 // On returns the version of a department's fee in force on a date, or ErrNotFound.

@@ -114,8 +114,10 @@ func (c *City) Today() clock.Date { return clock.DateOf(c.Clock.Now()) }
 
 // Bill is the request for a bill of one line, issued today, for a guest.
 func (c *City) Bill(department, feeCode string, amount money.Amount) bill.NewBill {
-	return bill.NewBill{DepartmentID: c.Depart[department].ID, IdempotencyKey: id.New(), Type: "test", Reference: id.New(), GuestKey: "TEST 123",
-		IssuedOn: c.Today(), DueOn: c.Today().AddDays(15), Lines: []bill.NewLine{{Fee: feeCode, Amount: amount}}}
+	return bill.NewBill{
+		DepartmentID: c.Depart[department].ID, IdempotencyKey: id.New(), Type: "test", Reference: id.New(), GuestKey: "TEST 123",
+		IssuedOn: c.Today(), DueOn: c.Today().AddDays(15), Lines: []bill.NewLine{{Fee: feeCode, Amount: amount}},
+	}
 }
 
 // Issue issues a bill that must be accepted.
