@@ -44,6 +44,8 @@ func readJSON(data []byte, v any) error {
 		syntax *json.SyntaxError
 	)
 	switch {
+	case err == nil && repeats(data):
+		return errors.New("an object has a member twice")
 	case err == nil:
 		return nil
 	case errors.As(err, &kind) && kind.Field != "": // the name is ours; all but the form of numbers is checked before
@@ -54,6 +56,40 @@ func readJSON(data []byte, v any) error {
 		return fmt.Errorf("the body is not JSON: see byte %d", syntax.Offset)
 	}
 	return errors.New("the body is not JSON")
+}
+
+// repeats reports whether an object of a JSON text has a member twice. Programs
+// disagree about which of the two counts (RFC 8259, section 4), and here it may be an amount.
+func repeats(data []byte) bool {
+	type level struct {
+		names map[string]bool // nil: a list
+		named bool            // the next token is the value of a name
+	}
+	levels := []level{{}}
+	tokens := json.NewDecoder(bytes.NewReader(data))
+	for {
+		token, err := tokens.Token()
+		if err != nil {
+			return false // the end
+		}
+		top := &levels[len(levels)-1]
+		if name, ok := token.(string); ok && top.names != nil && !top.named {
+			if top.names[name] {
+				return true
+			}
+			top.names[name], top.named = true, true
+			continue
+		}
+		top.named = false
+		switch token {
+		case json.Delim('{'):
+			levels = append(levels, level{names: map[string]bool{}})
+		case json.Delim('['):
+			levels = append(levels, level{})
+		case json.Delim('}'), json.Delim(']'):
+			levels = levels[:len(levels)-1]
+		}
+	}
 }
 
 func writeJSON(w io.Writer, v any) error {

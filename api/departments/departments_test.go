@@ -233,6 +233,8 @@ func TestErrorsOfTheFrameAreProblems(t *testing.T) {
 		"two JSONs":                  {body(`{} {}`), 400, "bad-request"},
 		"not UTF-8":                  {body("{\"type\":\"\xe9\"}"), 400, "bad-request"},
 		"a number beyond all":        {body(`{"type":1e999}`), 400, "bad-request"},
+		"a member twice":             {body(`{"type":"fine","type":"fine"}`), 400, "bad-request"},
+		"a member twice, escaped":    {body(`{"lines":[1,{"fee":"a","quantity":2},{"fee":"a","f\u0065e":"b"}]}`), 400, "bad-request"},
 		"nested without end":         {body(strings.Repeat("[", 20000)), 400, "bad-request"},
 		"a list":                     {body(`[]`), 422, "invalid"},
 		"null":                       {body(`null`), 422, "invalid"},
