@@ -25,7 +25,8 @@ import (
 )
 
 // adminCmd is what an operator with the deployment's configuration may do. Every
-// command may be run again: what is there with the same content is left alone.
+// command may be run again: what is there with the same content is left alone, and
+// what shows a secret refuses, or makes another key.
 type adminCmd struct {
 	Department adminDepartmentCmd `cmd:"" help:"Add a department, with its accounts."`
 	Accounts   adminAccountsCmd   `cmd:"" help:"Open the ledger accounts of a CSV file."`
@@ -231,7 +232,7 @@ func (c *adminKeyCmd) Run(ctx context.Context, e env) error {
 type adminWebhookCmd struct {
 	Department string `arg:"" help:"Code of the department."`
 	URL        string `arg:"" help:"Where events are posted."`
-	Private    bool   `help:"Allow an address inside the network."`
+	Private    bool   `help:"Allow plain http, and an address inside the network or on this machine."`
 }
 
 func (c *adminWebhookCmd) Run(ctx context.Context, e env) error {
@@ -241,6 +242,12 @@ func (c *adminWebhookCmd) Run(ctx context.Context, e env) error {
 			return nil, fmt.Errorf("department %q: %w", c.Department, err)
 		}
 		secret, err := w.depts.AddEndpoint(ctx, tx, d.ID, c.URL, c.Private)
+		if errors.Is(err, department.ErrExists) {
+			return nil, fmt.Errorf("%s has the webhook address %s already; its secret was shown then", c.Department, c.URL)
+		}
+		if err != nil && !c.Private {
+			return nil, fmt.Errorf("%w (--private allows plain http and addresses inside the network)", err)
+		}
 		return map[string]string{"secret": secret}, err
 	})
 }
@@ -297,7 +304,7 @@ func (c *adminStaffCmd) Run(ctx context.Context, e env) error {
 			return nil, err
 		}
 		if len(members) != 1 {
-			return nil, fmt.Errorf("%d members of staff with the address %s have signed in; want one", len(members), c.Email)
+			return nil, fmt.Errorf("%d members of staff with the address %s have tried to sign in at /desk; want one", len(members), c.Email)
 		}
 		role := staff.Role{Name: c.Role}
 		if c.Department != "" {

@@ -68,6 +68,9 @@ func (c *nightlyCmd) Run(ctx context.Context, e env) error {
 			return err
 		}
 	}
+	if date.After(clock.DateOf(w.clock.Now())) { // or the dates before it would be run, today's too
+		return fmt.Errorf("nightly run of %s: %w", date, reconcile.ErrFuture)
+	}
 	// What was missed comes first: a later date would settle what an earlier one has not seen.
 	if err := w.nightly.CatchUp(asAdmin(ctx), date.AddDays(-1)); err != nil {
 		return err

@@ -110,7 +110,7 @@ func (s *stack) develop(ctx context.Context, out io.Writer, started time.Time, l
 	for _, n := range notices {
 		fmt.Fprintf(out, "  notice %s, plate %s\n", n.Notice, n.GuestKey)
 	}
-	fmt.Fprintf(out, "Test card 4242 4242 4242 4242, any later date and any code. Codes for signing in arrive in the mail catcher.\nOther commands, in another terminal: set -a; . %s; bin/guichet --help\nLog: %s\n\n", filepath.Join(s.dir, "env"), logFile)
+	fmt.Fprintf(out, "Test card 4242 4242 4242 4242, any later date, code, name and address. Codes for signing in arrive in the mail catcher.\nOther commands, in another terminal: set -a; . %s; bin/guichet --help\nLog: %s\n\n", filepath.Join(s.dir, "env"), logFile)
 	select {
 	case <-ctx.Done():
 		fmt.Fprintln(out, "\nstopping")

@@ -56,7 +56,7 @@ func claim(dir, command string) (*place, error) {
 			return nil, fmt.Errorf("data directory: %w", err)
 		}
 		if len(entries) > 0 {
-			return nil, fmt.Errorf("%s is not empty and was not made by guichet: choose another directory with --dir", dir)
+			return nil, fmt.Errorf("%s is not empty and was not made by guichet: empty it, or choose another directory with --dir", dir)
 		}
 	}
 	f, err := os.OpenFile(lock, os.O_CREATE|os.O_RDWR, 0o600)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -91,7 +92,9 @@ func newWorld(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *worl
 	if w.queue, err = jobs.New(w.db, log); err != nil {
 		return nil, err
 	}
-	if err := w.openRooms(ctx); err != nil {
+	if err := w.openRooms(ctx); errors.Is(err, seal.ErrBroken) {
+		return nil, fmt.Errorf("GUICHET_KEY_FILE: %s is not the key that this database was sealed with: %w", cfg.KeyFile, err)
+	} else if err != nil {
 		return nil, err
 	}
 	return w, w.openAccounts(ctx)
