@@ -40,7 +40,7 @@ type State string
 
 const (
 	Open   State = "open"
-	Frozen State = "frozen" // takes nothing until opened again
+	Frozen State = "frozen" // takes nothing until opened again; what is held on it may be set free
 	Closed State = "closed" // takes nothing, for good; its balance is zero
 )
 
@@ -168,15 +168,20 @@ func (b *Books) SetLimit(ctx context.Context, tx pgx.Tx, path string, lowest *mo
 	if err := lockAppends(ctx, tx); err != nil {
 		return err
 	}
-	var was *money.Amount
-	var available money.Amount
-	err := tx.QueryRow(ctx, `select lowest, ledger.available_now(id, normal) from ledger.account where path = $1 for no key update`, path).
-		Scan(&was, &available)
+	var (
+		state     State
+		was       *money.Amount
+		available money.Amount
+	)
+	err := tx.QueryRow(ctx, `select state, lowest, ledger.available_now(id, normal) from ledger.account where path = $1 for no key update`, path).
+		Scan(&state, &was, &available)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
 	case err != nil:
 		return fmt.Errorf("read account %s: %w", path, err)
+	case state == Closed:
+		return fmt.Errorf("set the limit of %s: %w", path, ErrAccountClosed)
 	case lowest != nil && available < *lowest:
 		return fmt.Errorf("set the limit of %s: %w", path, &LimitError{path, available, *lowest})
 	}
@@ -186,17 +191,20 @@ func (b *Books) SetLimit(ctx context.Context, tx pgx.Tx, path string, lowest *mo
 	return b.auditAccount(ctx, tx, path, map[string]any{"lowest": lowest, "was": was})
 }
 
-// Rename changes the names of an account.
+// Rename changes the names of an account, unless it is closed.
 func (b *Books) Rename(ctx context.Context, tx pgx.Tx, path, nameEN, nameFR string) error {
 	if nameEN == "" || nameFR == "" {
 		return fmt.Errorf("account %s: wants a name in English and in French: %w", path, ErrInvalid)
 	}
-	tag, err := tx.Exec(ctx, `update ledger.account set name_en = $2, name_fr = $3 where path = $1`, path, nameEN, nameFR)
+	a, err := b.Account(ctx, tx, path)
 	if err != nil {
-		return fmt.Errorf("rename account %s: %w", path, err)
+		return err
 	}
-	if tag.RowsAffected() == 0 {
-		return fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+	if a.State == Closed {
+		return fmt.Errorf("rename account %s: %w", path, ErrAccountClosed)
+	}
+	if _, err := tx.Exec(ctx, `update ledger.account set name_en = $2, name_fr = $3 where path = $1`, path, nameEN, nameFR); err != nil {
+		return fmt.Errorf("rename account %s: %w", path, err)
 	}
 	return b.auditAccount(ctx, tx, path, map[string]any{"name_en": nameEN, "name_fr": nameFR})
 }

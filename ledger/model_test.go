@@ -19,26 +19,80 @@ import (
 // A model is the books in plain Go: what the real ones must say after every step.
 type model struct {
 	entries []*modelEntry
+	holds   []*modelHold
 	state   map[string]State
 	lowest  map[string]money.Amount // on the debit side of an asset
 	months  [2]PeriodState
+	first   [2]clock.Date
+	known   []moment
+}
+
+// A moment is what the log held at the end of a second.
+type moment struct {
+	at   time.Time
+	size int64
 }
 
 type modelEntry struct {
 	Entry
-	month    int
-	reversed bool
+	month int
+	taken []money.Amount // taken back of each line, with its sign
+}
+
+type modelHold struct {
+	Entry
+	left    []money.Amount // still held of each line
+	open    bool
+	state   HoldState
+	expires time.Time
+}
+
+func (h *modelHold) remaining() (lines []Line) {
+	for i, l := range h.Lines {
+		if l.Amount = h.left[i]; l.Amount != 0 {
+			lines = append(lines, l)
+		}
+	}
+	return lines
 }
 
 func (m *model) balance(path string, until clock.Date) (sum money.Amount) {
+	return m.balanceOf(path, until, func(*modelEntry) bool { return true })
+}
+
+func (m *model) balanceOf(path string, until clock.Date, counts func(*modelEntry) bool) (sum money.Amount) {
 	for _, e := range m.entries {
 		for _, l := range e.Lines {
-			if l.Account == path && !e.EffectiveOn.After(until) {
+			if l.Account == path && !e.EffectiveOn.After(until) && counts(e) {
 				sum += l.Amount
 			}
 		}
 	}
 	return sum
+}
+
+// against is what is held against an asset.
+func (m *model) against(path string) (sum money.Amount) {
+	for _, h := range m.holds {
+		for i, l := range h.Lines {
+			if l.Account == path && l.Amount < 0 {
+				sum -= h.left[i]
+			}
+		}
+	}
+	return sum
+}
+
+// holding reports whether anything is held on an account.
+func (m *model) holding(path string) bool {
+	for _, h := range m.holds {
+		for i, l := range h.Lines {
+			if l.Account == path && h.left[i] != 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func (m *model) find(key string) *modelEntry {
@@ -52,11 +106,14 @@ func (m *model) find(key string) *modelEntry {
 
 var endOfTime = clock.Date{Year: 2199, Month: time.December, Day: 31}
 
-// verdict is what Append must answer to an entry with a new key.
+// takes reports whether a month still takes an entry.
+func (m *model) takes(month int, kind string) bool {
+	return m.months[1] != PeriodClosed && m.months[month] != PeriodClosed && (m.months[month] != PeriodClosing || kind == "adjustment")
+}
+
+// verdict is what Append, or Hold, must answer to an entry with a new key.
 func (m *model) verdict(e *modelEntry) error {
-	switch {
-	case m.months[1] == PeriodClosed, m.months[e.month] == PeriodClosed,
-		m.months[e.month] == PeriodClosing && e.Kind != "adjustment":
+	if e.month >= 0 && !m.takes(e.month, e.Kind) {
 		return ErrPeriodClosed
 	}
 	for _, l := range e.Lines {
@@ -65,9 +122,9 @@ func (m *model) verdict(e *modelEntry) error {
 		}
 	}
 	for path, lowest := range m.lowest {
-		lowers, after := false, m.balance(path, endOfTime)
+		lowers, after := false, m.balance(path, endOfTime)-m.against(path)
 		for _, l := range e.Lines {
-			if l.Account == path {
+			if l.Account == path && (l.Amount < 0 || !e.Held) { // what is held in favour is not there yet
 				lowers, after = lowers || l.Amount < 0, after+l.Amount
 			}
 		}
@@ -78,8 +135,25 @@ func (m *model) verdict(e *modelEntry) error {
 	return nil
 }
 
-// Random business against the model: appends, replays, conflicts, reversals, back
-// dates, freezing and closing, months, limits, two posters in turn, restarts. Each
+// late is where an entry goes that may be late: its own date, or the first day of
+// the next month that takes it; month 2 is after both.
+func (m *model) late(e *modelEntry) {
+	month := e.month
+	for month < 2 && !m.takes(month, e.Kind) {
+		month++
+	}
+	switch {
+	case month == e.month:
+	case month < 2:
+		e.EffectiveOn, e.AskedOn, e.month = m.first[month], e.EffectiveOn, month
+	default:
+		e.EffectiveOn, e.AskedOn, e.month = clock.FromTime(m.first[1].Time().AddDate(0, 1, 0)), e.EffectiveOn, -1
+	}
+}
+
+// Random business against the model: appends, batches, replays, conflicts, holds,
+// captures, voids, expiry, reversals whole and in parts, corrections, back dates, late
+// postings, freezing and closing, months, limits that change, two posters in turn, restarts. Each
 // run has accounts and two months of its own in one database; the whole is
 // verified at the end.
 func TestModel(t *testing.T) {
@@ -88,13 +162,16 @@ func TestModel(t *testing.T) {
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
 		run++
-		first := clock.FromTime(time.Date(1900, time.Month(1+2*run), 1, 0, 0, 0, 0, time.UTC))
+		first := clock.FromTime(time.Date(1900, time.Month(1+3*run), 1, 0, 0, 0, 0, time.UTC))
 		second := clock.FromTime(first.Time().AddDate(0, 1, 0))
 		if second.Year > 2190 {
 			rt.Skip("no months left")
 		}
 		var paths []string
-		m := &model{state: map[string]State{}, lowest: map[string]money.Amount{}, months: [2]PeriodState{PeriodOpen, PeriodOpen}}
+		m := &model{
+			state: map[string]State{}, lowest: map[string]money.Amount{}, months: [2]PeriodState{PeriodOpen, PeriodOpen},
+			first: [2]clock.Date{first, second},
+		}
 		floor := money.Amount(-200)
 		for i := range 4 {
 			a := Account{Path: fmt.Sprintf("assets:run-%d:%d", run, i), NameEN: "Model", NameFR: "Modèle"}
@@ -119,9 +196,42 @@ func TestModel(t *testing.T) {
 				rt.Fatalf("append %+v: got %v, want %v", e.Entry, err, want)
 			}
 			if err == nil {
-				e.ID = got
+				e.ID, e.taken = got, make([]money.Amount, len(e.Lines))
 				m.entries = append(m.entries, e)
 			}
+		}
+		// draw makes the lines of an entry.
+		draw := func(rt *rapid.T) (lines []Line) {
+			var sum money.Amount
+			for range rapid.IntRange(1, 4).Draw(rt, "lines") {
+				a := money.Amount(rapid.IntRange(1, 300).Draw(rt, "amount"))
+				if rapid.Bool().Draw(rt, "credit") {
+					a = -a
+				}
+				sum += a
+				lines = append(lines, Line{
+					rapid.SampledFrom(paths).Draw(rt, "account"), a,
+					Dimensions{Fund: rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "fund")},
+				})
+			}
+			if sum == 0 {
+				sum = 1
+				lines[0].Amount++
+			}
+			if lines[0].Amount == 0 {
+				rt.Skip("a zero line")
+			}
+			return append(lines, Line{rapid.SampledFrom(paths).Draw(rt, "account"), -sum, Dimensions{}})
+		}
+		n := 0
+		fresh := func(what string) string { n++; return fmt.Sprint(run, "/", what, "/", n) }
+		check := func(rt *rapid.T, what string, err, want error) {
+			if !errors.Is(err, want) || (err == nil) != (want == nil) {
+				rt.Fatalf("%s: got %v, want %v", what, err, want)
+			}
+		}
+		alike := func(a, b Line) bool {
+			return a.Account == b.Account && a.Dimensions == b.Dimensions && (a.Amount > 0) == (b.Amount > 0)
 		}
 		rt.Repeat(map[string]func(*rapid.T){
 			"append": func(rt *rapid.T) {
@@ -130,26 +240,7 @@ func TestModel(t *testing.T) {
 					Kind: rapid.SampledFrom([]string{"payment", "adjustment"}).Draw(rt, "kind"),
 				}}
 				e.EffectiveOn, e.month = date(rt)
-				var sum money.Amount
-				for range rapid.IntRange(1, 4).Draw(rt, "lines") {
-					a := money.Amount(rapid.IntRange(1, 300).Draw(rt, "amount"))
-					if rapid.Bool().Draw(rt, "credit") {
-						a = -a
-					}
-					sum += a
-					e.Lines = append(e.Lines, Line{
-						rapid.SampledFrom(paths).Draw(rt, "account"), a,
-						Dimensions{Fund: rapid.SampledFrom([]string{"", "a", "b"}).Draw(rt, "fund")},
-					})
-				}
-				if sum == 0 {
-					sum = 1
-					e.Lines[0].Amount++
-				}
-				if e.Lines[0].Amount == 0 {
-					rt.Skip("a zero line")
-				}
-				e.Lines = append(e.Lines, Line{rapid.SampledFrom(paths).Draw(rt, "account"), -sum, Dimensions{}})
+				e.Lines = draw(rt)
 				got, err := books.post(t.Context(), e.Entry)
 				if old := m.find(e.Key); old != nil {
 					same := old.Kind == e.Kind && old.EffectiveOn == e.EffectiveOn && reflect.DeepEqual(old.Lines, e.Lines)
@@ -160,12 +251,229 @@ func TestModel(t *testing.T) {
 				}
 				outcome(rt, e, got, err, m.verdict(e))
 			},
+			"late": func(rt *rapid.T) {
+				e := &modelEntry{Entry: Entry{Key: fresh("late"), Kind: rapid.SampledFrom([]string{"payment", "adjustment"}).Draw(rt, "kind"), Lines: draw(rt), OrNextOpen: true}}
+				e.EffectiveOn, e.month = date(rt)
+				got, err := books.post(t.Context(), e.Entry)
+				m.late(e)
+				outcome(rt, e, got, err, m.verdict(e))
+				if err == nil {
+					have, err := books.Entry(t.Context(), h.db, got)
+					if err != nil || have.EffectiveOn != e.EffectiveOn || have.AskedOn != e.AskedOn {
+						rt.Fatalf("late: booked on %s, asked on %s, %v; want %s and %s", have.EffectiveOn, have.AskedOn, err, e.EffectiveOn, e.AskedOn)
+					}
+				}
+			},
+			"batch": func(rt *rapid.T) {
+				var list []*modelEntry
+				var batch []Entry
+				for range rapid.IntRange(1, 4).Draw(rt, "entries") {
+					e := &modelEntry{Entry: Entry{Key: fresh("batch"), Kind: "payment", Lines: draw(rt)}}
+					e.EffectiveOn, e.month = date(rt)
+					if len(list) > 0 && rapid.IntRange(0, 4).Draw(rt, "again") == 0 {
+						e.Entry, e.month = batch[0], list[0].month // the same entry twice in a batch
+					}
+					list, batch = append(list, e), append(batch, e.Entry)
+				}
+				results, err := in(t, books, func(ctx context.Context, tx pgx.Tx) ([]Result, error) { return books.AppendEach(ctx, tx, batch) })
+				if err != nil {
+					rt.Fatal(err)
+				}
+				// A limit is checked after each part of the batch that stood together: that
+				// what was taken is right is all the model can say, one by one.
+				for i, e := range list {
+					if old := m.find(e.Key); old != nil {
+						if results[i].Err != nil || results[i].ID != old.ID || !results[i].Replayed {
+							rt.Fatalf("twice in a batch: %+v, want %s", results[i], old.ID)
+						}
+						continue
+					}
+					want := m.verdict(e)
+					if errors.Is(want, ErrLimit) || errors.Is(results[i].Err, ErrLimit) {
+						want = results[i].Err
+					}
+					outcome(rt, e, results[i].ID, results[i].Err, want)
+				}
+				for path, lowest := range m.lowest {
+					if m.balance(path, endOfTime)-m.against(path) < lowest && !slices.ContainsFunc(results, func(r Result) bool { return r.Err != nil }) {
+						lowered := false
+						for _, e := range list {
+							for _, l := range e.Lines {
+								lowered = lowered || l.Account == path && l.Amount < 0
+							}
+						}
+						if lowered {
+							rt.Fatalf("a batch broke the limit of %s", path)
+						}
+					}
+				}
+			},
+			"hold": func(rt *rapid.T) {
+				e := &modelEntry{Entry: Entry{Key: fresh("hold"), Kind: "hold", Lines: draw(rt), Held: true}}
+				e.EffectiveOn, e.month = date(rt)
+				var expires time.Time
+				if rapid.Bool().Draw(rt, "expires") {
+					expires = h.clock.t.Add(time.Duration(rapid.IntRange(0, 20).Draw(rt, "seconds")) * time.Second)
+				}
+				asked := e.Entry
+				asked.Held = false
+				got, err := in(t, books, func(ctx context.Context, tx pgx.Tx) (string, error) { return books.Hold(ctx, tx, asked, expires) })
+				check(rt, "hold", err, m.verdict(e))
+				if err == nil {
+					hold := &modelHold{Entry: e.Entry, open: true, state: HoldOpen, expires: expires}
+					hold.ID = got
+					for _, l := range e.Lines {
+						hold.left = append(hold.left, l.Amount)
+					}
+					m.holds = append(m.holds, hold)
+				}
+			},
+			"capture": func(rt *rapid.T) {
+				if len(m.holds) == 0 {
+					rt.Skip()
+				}
+				hold := rapid.SampledFrom(m.holds).Draw(rt, "hold")
+				e := &modelEntry{Entry: Entry{Key: fresh("capture"), Kind: "payment", Hold: hold.ID}}
+				e.EffectiveOn, e.month = date(rt)
+				rest := rapid.SampledFrom([]Rest{ReleaseRest, KeepRest}).Draw(rt, "rest")
+				remaining := hold.remaining()
+				part := []Line(nil)
+				if len(remaining) == 2 && rapid.Bool().Draw(rt, "part") {
+					a := money.Amount(rapid.IntRange(1, 300).Draw(rt, "amount"))
+					part = slices.Clone(remaining)
+					for i := range part {
+						part[i].Amount = a * part[i].Amount / max(part[i].Amount, -part[i].Amount)
+					}
+				}
+				asked := e.Entry
+				asked.Hold, asked.Lines = "", part
+				got, err := in(t, books, func(ctx context.Context, tx pgx.Tx) (string, error) {
+					return books.Capture(ctx, tx, hold.ID, asked, rest)
+				})
+				var want error
+				before := slices.Clone(hold.left)
+				if e.Lines = part; part == nil {
+					e.Lines = remaining
+				}
+				switch {
+				case !hold.open:
+					want = ErrHold
+				case part != nil && max(part[0].Amount, -part[0].Amount) > max(remaining[0].Amount, -remaining[0].Amount):
+					want = ErrHold
+				default:
+					for i := range hold.left {
+						free := hold.left[i]
+						if rest == KeepRest && part != nil && free != 0 {
+							free = part[0].Amount
+							if (free > 0) != (hold.left[i] > 0) {
+								free = -free
+							}
+						}
+						hold.left[i] -= free
+					}
+					want = m.verdict(e)
+				}
+				if !errors.Is(err, want) || (err == nil) != (want == nil) {
+					rt.Fatalf("capture of %v out of %v: got %v, want %v", e.Lines, remaining, err, want)
+				}
+				if err != nil {
+					hold.left = before
+					return
+				}
+				if len(hold.remaining()) == 0 {
+					hold.open, hold.state = false, HoldCaptured
+				}
+				e.ID, e.taken = got, make([]money.Amount, len(e.Lines))
+				m.entries = append(m.entries, e)
+			},
+			"void": func(rt *rapid.T) {
+				if len(m.holds) == 0 {
+					rt.Skip()
+				}
+				hold := rapid.SampledFrom(m.holds).Draw(rt, "hold")
+				key := fresh("void")
+				err := books.try(t.Context(), func(ctx context.Context, tx pgx.Tx) error { return books.Void(ctx, tx, hold.ID, Entry{Key: key}) })
+				var want error
+				if !hold.open && hold.state != HoldVoided {
+					want = ErrHold
+				}
+				check(rt, "void", err, want)
+				if hold.open {
+					hold.open, hold.state = false, HoldVoided
+					clear(hold.left)
+				}
+			},
+			"expire": func(rt *rapid.T) {
+				if _, err := in(t, books, func(ctx context.Context, tx pgx.Tx) (int, error) { return books.ExpireHolds(ctx, tx, 1000) }); err != nil {
+					rt.Fatal(err)
+				}
+				for _, hold := range m.holds {
+					if hold.open && !hold.expires.IsZero() && !hold.expires.After(h.clock.t) {
+						hold.open, hold.state = false, HoldExpired
+						clear(hold.left)
+					}
+				}
+			},
+			"take back a part": func(rt *rapid.T) {
+				var whole []*modelEntry // of two lines, so that a part balances
+				for _, e := range m.entries {
+					if len(e.Lines) == 2 && !alike(e.Lines[0], e.Lines[1]) {
+						whole = append(whole, e)
+					}
+				}
+				if len(whole) == 0 {
+					rt.Skip()
+				}
+				of := rapid.SampledFrom(whole).Draw(rt, "entry")
+				a := money.Amount(rapid.IntRange(1, 300).Draw(rt, "amount"))
+				e := &modelEntry{Entry: Entry{Key: fresh("part"), Kind: "reversal", Reverses: of.ID}}
+				e.EffectiveOn, e.month = date(rt)
+				var part []Line
+				enough := true
+				for i, l := range of.Lines {
+					enough = enough && max(l.Amount, -l.Amount)-of.taken[i] >= a
+					if l.Amount = min(a, max(l.Amount, a)); of.Lines[i].Amount < 0 {
+						l.Amount = -a
+					}
+					part = append(part, l)
+					l.Amount = -l.Amount
+					e.Lines = append(e.Lines, l)
+				}
+				got, err := in(t, books, func(ctx context.Context, tx pgx.Tx) (string, error) {
+					return books.ReverseLines(ctx, tx, of.ID, part, Entry{Key: e.Key, EffectiveOn: e.EffectiveOn})
+				})
+				want := m.verdict(e)
+				if !enough && (want == nil || errors.Is(want, ErrLimit)) {
+					want = ErrReversed
+				}
+				outcome(rt, e, got, err, want)
+				if err == nil {
+					for i := range of.taken {
+						of.taken[i] += a
+					}
+				}
+			},
+			"limit": func(rt *rapid.T) {
+				lowest := money.Amount(rapid.IntRange(-300, 50).Draw(rt, "lowest"))
+				err := books.try(t.Context(), func(ctx context.Context, tx pgx.Tx) error { return books.SetLimit(ctx, tx, paths[0], &lowest) })
+				var want error
+				switch {
+				case m.state[paths[0]] == Closed:
+					want = ErrAccountClosed
+				case m.balance(paths[0], endOfTime)-m.against(paths[0]) < lowest:
+					want = ErrLimit
+				}
+				check(rt, "limit", err, want)
+				if err == nil {
+					m.lowest[paths[0]] = lowest
+				}
+			},
 			"replay": func(rt *rapid.T) {
 				if len(m.entries) == 0 {
 					rt.Skip()
 				}
 				e := rapid.SampledFrom(m.entries).Draw(rt, "entry")
-				if e.Reverses != "" {
+				if e.Reverses != "" || e.Hold != "" || e.AskedOn != (clock.Date{}) {
 					rt.Skip()
 				}
 				again := e.Entry
@@ -182,7 +490,7 @@ func TestModel(t *testing.T) {
 					rt.Skip()
 				}
 				of := rapid.SampledFrom(m.entries).Draw(rt, "entry")
-				e := &modelEntry{Entry: Entry{Key: fmt.Sprint(run, "/reversal/", len(m.entries)), Kind: "reversal", Reverses: of.ID}}
+				e := &modelEntry{Entry: Entry{Key: fresh("reversal"), Kind: "reversal", Reverses: of.ID}}
 				e.EffectiveOn, e.month = date(rt)
 				for _, l := range of.Lines {
 					e.Lines = append(e.Lines, Line{l.Account, -l.Amount, l.Dimensions})
@@ -193,11 +501,16 @@ func TestModel(t *testing.T) {
 					return err
 				})
 				want := m.verdict(e)
-				if of.reversed && (want == nil || errors.Is(want, ErrLimit)) {
+				begun := slices.ContainsFunc(of.taken, func(a money.Amount) bool { return a != 0 })
+				if begun && (want == nil || errors.Is(want, ErrLimit)) {
 					want = ErrReversed
 				}
 				outcome(rt, e, got, err, want)
-				of.reversed = of.reversed || err == nil
+				if err == nil {
+					for i, l := range of.Lines {
+						of.taken[i] = max(l.Amount, -l.Amount)
+					}
+				}
 			},
 			"account": func(rt *rapid.T) {
 				path := rapid.SampledFrom(paths).Draw(rt, "account")
@@ -208,7 +521,7 @@ func TestModel(t *testing.T) {
 				case m.state[path] == to:
 				case m.state[path] == Closed:
 					want = ErrAccountClosed
-				case to == Closed && m.balance(path, endOfTime) != 0:
+				case to == Closed && (m.balance(path, endOfTime) != 0 || m.holding(path)):
 					want = ErrInvalid
 				}
 				if !errors.Is(err, want) || (err == nil) != (want == nil) {
@@ -244,6 +557,8 @@ func TestModel(t *testing.T) {
 				if _, err := p.take(t.Context(), false); err != nil {
 					rt.Fatal(err)
 				}
+				h.clock.t = h.clock.t.Add(2 * time.Second)
+				m.known = append(m.known, moment{h.clock.t, int64(count(t, h.db, `select size from ledger.log_head`))})
 			},
 			"restart": func(rt *rapid.T) {
 				books.Books = New(h.clock.Now)
@@ -253,6 +568,9 @@ func TestModel(t *testing.T) {
 				for _, path := range paths {
 					if got, err := books.Balance(t.Context(), h.db, path); err != nil || got != m.balance(path, endOfTime) {
 						rt.Fatalf("balance of %s: got %s, %v; want %s", path, got, err, m.balance(path, endOfTime))
+					}
+					if got, err := books.Available(t.Context(), h.db, path); err != nil || got != m.balance(path, endOfTime)-m.against(path) {
+						rt.Fatalf("available on %s: got %s, %v; want %s", path, got, err, m.balance(path, endOfTime)-m.against(path))
 					}
 				}
 			},
@@ -271,6 +589,40 @@ func TestModel(t *testing.T) {
 				}
 				if want := m.balance(path, day); got != want {
 					rt.Fatalf("trial balance of %s as of %s: got %s, want %s", path, day, got, want)
+				}
+			}
+		}
+		for _, hold := range m.holds {
+			have, err := books.HoldOf(t.Context(), h.db, hold.ID)
+			if err != nil || have.State != hold.state || (len(have.Remaining) > 0) != hold.open {
+				rt.Fatalf("hold %v: got %s with %v, %v; want %s", hold.Lines, have.State, have.Remaining, err, hold.state)
+			}
+		}
+		// Two-sided: by date, and as known when the log had that size.
+		if len(m.known) > 0 {
+			k := rapid.SampledFrom(m.known).Draw(rt, "moment")
+			sealed := map[string]bool{}
+			rows, err := h.db.Query(t.Context(), `select entry_id::text from ledger.posting where line = 1 and log_pos < $1`, k.size)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+			if err != nil {
+				rt.Fatal(err)
+			}
+			for _, id := range ids {
+				sealed[id] = true
+			}
+			for _, day := range []clock.Date{asOf, endOfTime} {
+				for _, path := range paths {
+					want := m.balanceOf(path, day, func(e *modelEntry) bool { return sealed[e.ID] })
+					if got, err := books.BalanceAsOf(t.Context(), h.db, path, AsOf{day, k.at}); err != nil || got != want {
+						rt.Fatalf("balance of %s as of %s as known at size %d: got %s, %v; want %s", path, day, k.size, got, err, want)
+					}
+					s, err := books.StatementBetween(t.Context(), h.db, StatementQuery{Path: path, To: day, KnownAt: k.at, Limit: 1000})
+					if err != nil || s.Closing != want || len(s.Lines) > 0 && s.Lines[len(s.Lines)-1].Balance != want {
+						rt.Fatalf("statement of %s as of %s as known at size %d: closes with %s, %v; want %s", path, day, k.size, s.Closing, err, want)
+					}
 				}
 			}
 		}

@@ -99,7 +99,7 @@ create function ledger.available_now(account bigint, normal smallint) returns bi
 $$;
 -- +goose StatementEnd
 
--- check_entries, as in 0002, with one statement for what is nearly always true,
+-- check_entries, as in 0002 (but a frozen account gives free what is held), with one statement for what is nearly always true,
 -- and the rules of the held layer, of parts taken back and of links between entries.
 -- What the caller needs to know travels in the detail, as JSON.
 -- +goose StatementBegin
@@ -117,7 +117,8 @@ begin
 	end if;
 	perform pg_advisory_xact_lock_shared(7482061);
 
-	select bool_or(a.id is null or a.state <> 'open' or a.currency <> e.currency or d.id is null
+	select bool_or(a.id is null or a.currency <> e.currency or d.id is null
+			or a.state <> 'open' and not (a.state = 'frozen' and l.account < 0 and e.hold is not null)
 			or (l.account < 0) <> (e.accounts[1] < 0)
 			or l.account < 0 and e.hold is null and sign(l.amount) <> case when l.account % 2 = 0 then 1 else -1 end
 			or exists (select from ledger.period p
@@ -140,13 +141,16 @@ begin
 			raise exception 'entry %: period % is %', bad.id, to_char(bad.month, 'YYYY-MM'), bad.state
 				using errcode = 'LG004', detail = json_build_object('month', bad.month, 'state', bad.state);
 		end if;
-		select e.id, l.account, l.dimension, a.path, a.state, a.currency, e.currency as wanted, d.id as known into bad
+		select e.id, l.account, l.dimension, a.path, a.currency, e.currency as wanted, d.id as known,
+			case when a.state = 'frozen' and l.account < 0 and e.hold is not null then 'open' else a.state end as state into bad
 		from fresh e
-		cross join lateral unnest(e.accounts, e.dimensions) as l(account, dimension)
+		cross join lateral unnest(e.accounts, e.amounts, e.dimensions) as l(account, amount, dimension)
 		left join ledger.account a on a.id = case when l.account < 0 then -l.account / 2 else l.account end
 		left join ledger.dimension d on d.id = l.dimension
-		where a.id is null or a.state <> 'open' or a.currency <> e.currency or d.id is null or (l.account < 0) <> (e.accounts[1] < 0)
-			or e.accounts[1] < 0 and e.hold is null
+		where a.id is null or a.currency <> e.currency or d.id is null
+			or a.state <> 'open' and not (a.state = 'frozen' and l.account < 0 and e.hold is not null)
+			or (l.account < 0) <> (e.accounts[1] < 0)
+			or l.account < 0 and e.hold is null and sign(l.amount) <> case when l.account % 2 = 0 then 1 else -1 end
 		limit 1;
 		if bad.path is null then
 			raise exception 'entry %: no account %', bad.id, bad.account using errcode = 'LG001';
