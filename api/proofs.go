@@ -3,7 +3,6 @@ package api
 import (
 	"encoding/json"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -53,7 +52,7 @@ func (p proofs) answer(w http.ResponseWriter, r *http.Request, kind string, text
 	case err == nil:
 		w.Header().Set("Content-Type", kind)
 		w.Header().Set("Cache-Control", "no-store") // a witness wants the newest
-		_, _ = io.WriteString(w, string(text))      // whoever has left does not need it
+		_, _ = w.Write(text)                        // whoever has left does not need it
 	case errors.Is(err, ledger.ErrNotSealed):
 		http.Error(w, "nothing is signed yet", http.StatusNotFound)
 	case errors.Is(err, ledger.ErrInvalid):

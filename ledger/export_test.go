@@ -31,21 +31,18 @@ func (h house) fill(t testing.TB, n int) {
 	texts := []string{"", "plain", "two\nlines\r\n\u2028and more", `"quoted" \ back`, "; comment", "= 5 @ 3 {x} | y", "(code) * ! #tag ^link", "é 🅿️ 漢字", "\x01\x7f"}
 	random := rand.New(rand.NewPCG(1, 2))
 	for from := 0; from < n; from += 500 {
-		h.do(t, func(ctx context.Context, tx pgx.Tx) error {
-			for i := from; i < min(n, from+500); i++ {
-				e := move(key(i), money.Amount(1+random.IntN(100_000_00)), paths[random.IntN(2)], paths[2+random.IntN(2)])
-				text := texts[i%len(texts)]
-				e.EffectiveOn = today.AddDays(-random.IntN(120))
-				e.Description, e.SourceID, e.Key = text, text, e.Key+text
-				e.Metadata = map[string]string{text: text}
-				e.Lines[0].Dimensions = Dimensions{Department: text, Channel: "web", Tender: "card"}
-				e.Lines = append(e.Lines, Line{paths[i%4], 7, Dimensions{WBS: text}}, Line{paths[(i+1)%4], -7, Dimensions{}})
-				if _, err := h.Append(ctx, tx, e); err != nil {
-					return err
-				}
-			}
-			return nil
-		})
+		var batch []Entry
+		for i := from; i < min(n, from+500); i++ {
+			e := move(key(i), money.Amount(1+random.IntN(100_000_00)), paths[random.IntN(2)], paths[2+random.IntN(2)])
+			text := texts[i%len(texts)]
+			e.EffectiveOn = today.AddDays(-random.IntN(120))
+			e.Description, e.SourceID, e.Key = text, text, e.Key+text
+			e.Metadata = map[string]string{text: text}
+			e.Lines[0].Dimensions = Dimensions{Department: text, Channel: "web", Tender: "card"}
+			e.Lines = append(e.Lines, Line{paths[i%4], 7, Dimensions{WBS: text}}, Line{paths[(i+1)%4], -7, Dimensions{}})
+			batch = append(batch, e)
+		}
+		h.do(t, func(ctx context.Context, tx pgx.Tx) error { _, err := h.AppendAll(ctx, tx, batch); return err })
 		if from%1000 == 0 {
 			h.drain(t) // the rest stays unposted
 		}
@@ -100,7 +97,11 @@ func spoil(t testing.TB, path string) {
 func TestExportIsAcceptedOutside(t *testing.T) {
 	t.Parallel()
 	h := open(t)
-	h.fill(t, 1500)
+	n := 50_000
+	if os.Getenv("GUICHET_LONG") != "" {
+		n = 1_000_000
+	}
+	h.fill(t, n)
 	for _, tt := range []struct {
 		name  string
 		write func(context.Context, Beginner, io.Writer) error

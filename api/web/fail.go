@@ -50,7 +50,7 @@ func (s *Site) Fail(w http.ResponseWriter, r *http.Request, status int, key stri
 	}
 	text, err := s.render(r, "web/error", f)
 	if err != nil {
-		s.log.ErrorContext(r.Context(), "render error page", "status", status, "key", key, "request", f.RequestID, "error", err)
+		s.log.ErrorContext(r.Context(), "render error page", "status", status, "key", key, "error", err)
 		text = []byte(lastResort)
 	}
 	w.Header().Del("Refresh") // an error page that reloads itself would ask again for ever

@@ -250,7 +250,7 @@ type frame struct {
 func (s *Site) Page(w http.ResponseWriter, r *http.Request, status int, name string, data any) {
 	text, err := s.render(r, name, data)
 	if err != nil {
-		s.log.ErrorContext(r.Context(), "render page", "page", name, "request", s.requestID(r.Context()), "error", err)
+		s.log.ErrorContext(r.Context(), "render page", "page", name, "error", err)
 		s.Fail(w, r, http.StatusInternalServerError, "")
 		return
 	}

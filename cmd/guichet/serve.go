@@ -33,9 +33,9 @@ import (
 // newLog returns the log the configuration asks for.
 func newLog(w io.Writer, cfg config.Config) *slog.Logger {
 	if cfg.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(w, nil))
+		return slog.New(server.LogRequests(slog.NewTextHandler(w, nil)))
 	}
-	return slog.New(slog.NewJSONHandler(w, nil))
+	return slog.New(server.LogRequests(slog.NewJSONHandler(w, nil)))
 }
 
 type serveCmd struct{}

@@ -30,6 +30,7 @@ import (
 	"guichet/internal/id"
 	"guichet/internal/postgres"
 	"guichet/internal/seal"
+	"guichet/internal/server"
 	"guichet/migrations"
 	"guichet/simulators/control"
 	"guichet/simulators/stripe"
@@ -320,7 +321,7 @@ func (s *stack) startService(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w, err := newWorld(ctx, cfg, s.log)
+	w, err := newWorld(ctx, cfg, slog.New(server.LogRequests(s.log.Handler())))
 	if err != nil {
 		return err
 	}

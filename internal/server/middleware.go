@@ -119,7 +119,7 @@ func (s *Server) observe(next http.Handler) http.Handler {
 			}
 			method := methodOf(r)
 			s.counts.add(method, pattern, a.code(), took)
-			s.o.Log.InfoContext(r.Context(), "request", "request", RequestID(r.Context()), "method", method, "route", pattern,
+			s.o.Log.InfoContext(r.Context(), "request", "method", method, "route", pattern,
 				"status", a.code(), "bytes", a.bytes, "ms", took.Milliseconds())
 		}()
 		next.ServeHTTP(a, r)
@@ -148,7 +148,7 @@ func (s *Server) recover(next http.Handler) http.Handler {
 				panic(v)
 			}
 			s.counts.panics.Inc()
-			s.o.Log.ErrorContext(r.Context(), "panic", "request", RequestID(r.Context()), "stack", string(debug.Stack()))
+			s.o.Log.ErrorContext(r.Context(), "panic", "stack", string(debug.Stack()))
 			if a, ok := w.(*answer); ok && a.status != 0 {
 				panic(http.ErrAbortHandler) // cut the half answer off: it must not look whole
 			}

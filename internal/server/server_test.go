@@ -46,7 +46,7 @@ func (l *logbook) String() string {
 
 func newServer(log *logbook, h http.Handler, change ...func(*Options)) *Server {
 	o := Options{
-		BaseURL: "https://guichet.example", Now: new(clock.Clock).Now, Log: slog.New(slog.NewTextHandler(log, nil)),
+		BaseURL: "https://guichet.example", Now: new(clock.Clock).Now, Log: slog.New(LogRequests(slog.NewTextHandler(log, nil))),
 		Metrics: NewMetrics(), Proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 		Ready: func(context.Context) error { return nil },
 		Fail: func(w http.ResponseWriter, _ *http.Request, status int) {
@@ -250,6 +250,29 @@ func TestLogHoldsTheRouteAndNothingOfThePerson(t *testing.T) {
 		if strings.Contains(text, private) {
 			t.Errorf("the log holds %q:\n%s", private, text)
 		}
+	}
+}
+
+// What a handler logs is found by the id that the person was told.
+func TestEveryLineOfARequestHasItsID(t *testing.T) {
+	log := &logbook{}
+	said := slog.New(LogRequests(slog.NewTextHandler(log, nil))).With("room", "test").WithGroup("g")
+	h := newServer(log, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		said.ErrorContext(r.Context(), "cause")
+		panic("x")
+	})).Handler()
+	id := do(t, h, "GET", "/", "").Header.Get("X-Request-Id")
+	for line := range strings.Lines(log.String()) {
+		if strings.Count(line, id) != 1 {
+			t.Errorf("the id %s is not once in %s", id, line)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 3 {
+		t.Errorf("%d lines, want cause, panic and request: %s", n, log)
+	}
+	said.Info("elsewhere")
+	if !strings.HasSuffix(log.String(), "msg=elsewhere room=test\n") {
+		t.Errorf("a line without a request: %s", log)
 	}
 }
 
