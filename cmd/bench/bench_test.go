@@ -35,8 +35,8 @@ func TestBenchmarksRun(t *testing.T) {
 	if err := json.Unmarshal([]byte(out.String()), &got); err != nil {
 		t.Fatalf("%q: %v", out.String(), err)
 	}
-	want := []string{"hot_over_balance_rows", "hot_over_balance_rows_2", "hot_over_spread", "hot_over_spread_2"}
-	if names := slices.Sorted(maps.Keys(got.Ratios)); got.Name != "ledger" || !slices.Equal(names, want) || len(got.Rates) != 6 {
+	want := []string{"batched_over_copy", "hot_over_balance_rows", "hot_over_balance_rows_2", "hot_over_spread", "hot_over_spread_2", "poster_over_copy"}
+	if names := slices.Sorted(maps.Keys(got.Ratios)); got.Name != "ledger" || !slices.Equal(names, want) || len(got.Rates) != 9 {
 		t.Errorf("got %+v", got)
 	}
 	for name, v := range got.Ratios {
