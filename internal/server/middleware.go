@@ -70,7 +70,7 @@ func (s *Server) isProxy(a netip.Addr) bool {
 func (s *Server) client(r *http.Request) string {
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
 	for i := len(hops) - 1; i >= 0; i-- {
-		a, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
+		a, err := hop(strings.TrimSpace(hops[i]))
 		if err != nil {
 			break
 		}
@@ -79,6 +79,14 @@ func (s *Server) client(r *http.Request) string {
 		}
 	}
 	return r.RemoteAddr
+}
+
+// hop reads an address of X-Forwarded-For; some proxies add the port.
+func hop(text string) (netip.Addr, error) {
+	if with, err := netip.ParseAddrPort(text); err == nil {
+		return with.Addr(), nil
+	}
+	return netip.ParseAddr(text)
 }
 
 // network is the /24 or, for IPv6, the /64 of an address: as exact as audit rows
