@@ -88,7 +88,7 @@ func (q *Queue) Work(ctx context.Context, o Options) error {
 		PeriodicJobs:                o.Periodic,
 		Queues:                      map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: o.Parallel}, Webhooks: {MaxWorkers: 4 * o.Parallel}, Mail: {MaxWorkers: o.Parallel}},
 		FetchCooldown:               10 * time.Millisecond, // River's own 100 ms would cap each queue at ten batches a second
-		FetchOnlyKnownKinds:         true, // during a rollout the newer program takes the newer kinds
+		FetchOnlyKnownKinds:         true,                  // during a rollout the newer program takes the newer kinds
 		MaxAttempts:                 MaxAttempts,
 		JobTimeout:                  5 * time.Minute,
 		RescueStuckJobsAfter:        15 * time.Minute, // of an instance that was killed
