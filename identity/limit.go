@@ -28,6 +28,7 @@ type Limits struct {
 	TryAddress     Limit // codes tried for one address, from one network
 	TryNetwork     Limit // codes tried from one network
 	ClientFailures Limit // wrong client secrets, per client and network
+	ClientNetwork  Limit // wrong client secrets from one network, whatever clients it names
 }
 
 // DefaultLimits are the limits of production.
@@ -40,6 +41,7 @@ func DefaultLimits() Limits {
 		TryAddress:     Limit{10, 15 * time.Minute},
 		TryNetwork:     Limit{100, 15 * time.Minute},
 		ClientFailures: Limit{20, 15 * time.Minute},
+		ClientNetwork:  Limit{100, 15 * time.Minute},
 	}
 }
 
@@ -53,6 +55,7 @@ func (l Limits) orDefault() Limits {
 		{&l.TryAddress, &d.TryAddress},
 		{&l.TryNetwork, &d.TryNetwork},
 		{&l.ClientFailures, &d.ClientFailures},
+		{&l.ClientNetwork, &d.ClientNetwork},
 	} {
 		if *p.have == (Limit{}) {
 			*p.have = *p.want

@@ -248,6 +248,33 @@ func TestAttack33SecretGuessingIsLimited(t *testing.T) {
 	}
 }
 
+func TestAttack33NamesThatAreMadeUpShareALimit(t *testing.T) {
+	w := newWorld(t, func(c *identity.Config, _ *oidc.Options) {
+		c.Limits.ClientNetwork = identity.Limit{Burst: 5, Per: time.Hour}
+	})
+	a := w.parking()
+	code := w.browser().code(a, "demo@example.com")
+	guess := func(name string) int {
+		return a.post(a.tokenForm(code), func(r *http.Request) { r.SetBasicAuth(name, "guess") }).status
+	}
+	for i := range 5 {
+		if got := guess(fmt.Sprint("nobody-", i)); got != http.StatusUnauthorized {
+			t.Errorf("guess %d: %d, want 401", i, got)
+		}
+	}
+	if unknown, known := guess("somebody"), guess(a.id); unknown != http.StatusTooManyRequests || known != unknown {
+		t.Errorf("after five guesses: %d for an unknown client, %d for a known one; want 429 for both", unknown, known)
+	}
+	var rows int
+	must(t, w.db.QueryRow(t.Context(), `select count(*) from identity.bucket where kind = 'client'`).Scan(&rows))
+	if rows != 5 {
+		t.Errorf("%d buckets, want 5", rows)
+	}
+	if tok := a.redeem(code); tok.status != http.StatusOK {
+		t.Errorf("the client itself is locked out by a stranger: %d %s", tok.status, tok.body)
+	}
+}
+
 func TestAttacksOnUserinfo(t *testing.T) {
 	w := newWorld(t)
 	const api = "https://pay.example/api"

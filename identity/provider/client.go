@@ -169,7 +169,7 @@ func InvalidClient() *Error {
 
 // Authenticate returns the client that the credentials prove. An unknown client, a
 // wrong secret and a method other than the registered one get the same
-// answer after the same work. Failures are counted per client and network: once there are too many,
+// answer after the same work. Failures are counted per network, and per client and network: once there are too many,
 // the answer is a *identity.LimitedError. A right secret always works, so that nobody can lock a
 // department out.
 func (s *Service) Authenticate(ctx context.Context, cr Credentials, v identity.Visitor) (Client, error) {
@@ -186,6 +186,10 @@ func (s *Service) Authenticate(ctx context.Context, cr Credentials, v identity.V
 		return c, nil
 	}
 	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		// The network first: names that a stranger makes up must not fill the table of buckets.
+		if err := s.people.Take(ctx, tx, "client-network", v.Network, s.people.Limits().ClientNetwork); err != nil {
+			return err
+		}
 		return s.people.Take(ctx, tx, "client", cr.ClientID+"\x00"+v.Network, s.people.Limits().ClientFailures)
 	})
 	if err != nil {
