@@ -177,31 +177,47 @@ func (c *console) check(t *testing.T) {
 }
 
 // look keeps pictures of a page that can be opened again: both languages, both
-// sizes, each language checked with axe in one of them. It ends in lang.
+// sizes. It ends in lang, and checks the page with axe as its reader sees it: in
+// French on a phone, in English at a desk.
 func (x *tale) look(page *rod.Page, name, lang string) {
 	x.t.Helper()
+	x.picture++
 	u := x.at(page)
-	other := map[string]string{"en": "fr", "fr": "en"}[lang]
-	for _, l := range []string{other, lang} {
+	open := func(l string) {
 		q := u.Query()
 		q.Set("lang", l)
 		u.RawQuery = q.Encode()
 		chrome.Go(x.t, page, u.String())
-		x.see(page, name+"-"+l, l == "fr")
 	}
+	if lang == "fr" {
+		open("en")
+		x.shoot(page, name+"-en", chrome.Viewport{})
+		open("fr")
+		x.shoot(page, name+"-fr", chrome.Phone)
+		return
+	}
+	open("fr")
+	x.shoot(page, name+"-fr", chrome.Viewport{})
+	open("en")
+	x.shoot(page, name+"-en", chrome.Desktop)
 }
 
-// see is look for a page as it stands: the answer to a form.
-func (x *tale) see(page *rod.Page, name string, phone bool) {
+// see is look for a page as it stands, such as the answer to a form; axe sees it
+// in the given size.
+func (x *tale) see(page *rod.Page, name string, axe chrome.Viewport) {
 	x.t.Helper()
 	x.picture++
+	x.shoot(page, name, axe)
+}
+
+func (x *tale) shoot(page *rod.Page, name string, axe chrome.Viewport) {
+	x.t.Helper()
 	for _, v := range []struct {
 		name string
 		size chrome.Viewport
-		axe  bool
-	}{{"phone", chrome.Phone, phone}, {"desktop", chrome.Desktop, !phone}} {
+	}{{"phone", chrome.Phone}, {"desktop", chrome.Desktop}} {
 		chrome.Resize(x.t, page, v.size)
-		if v.axe {
+		if v.size == axe {
 			chrome.Axe(x.t, page)
 		}
 		chrome.NoSideways(x.t, page)
@@ -257,12 +273,12 @@ func (x *tale) anybody() {
 		x.look(page, p[0], "en")
 	}
 	chrome.Go(x.t, page, x.ports.url(portPortal)+"/developers")
-	x.see(page, "api-en", false) // long, and in one language
+	x.see(page, "api-en", chrome.Desktop) // long, and in one language
 }
 
 func (x *tale) signsUp(page *rod.Page) {
 	chrome.Go(x.t, page, x.ports.url(portApp)+"/permits?lang=fr")
-	x.see(page, "permits-fr", true)
+	x.see(page, "permits-fr", chrome.Phone)
 	chrome.Click(x.t, page, `a[href="/permits/login"]`)
 	x.stands(page, portPortal, "")
 	x.reads(page, "Permis de construire")
@@ -286,7 +302,7 @@ func (x *tale) signsUp(page *rod.Page) {
 	if n := strings.Count(plain(chrome.Text(x.t, page, "main")), "184,19 $"); n != 1 {
 		x.t.Fatalf("two clicks ordered %d inspections", n)
 	}
-	x.see(page, "permits-ordered-fr", true)
+	x.see(page, "permits-ordered-fr", chrome.Phone)
 }
 
 // code reads the sign-in code in the mail catcher.
@@ -323,7 +339,7 @@ func (x *tale) paysAtDepartment(page *rod.Page) {
 	x.look(page, "review-department", "fr")
 	chrome.Click(x.t, page, payIt)
 	x.stands(page, portProcessor, "/c/pay/")
-	x.see(page, "processor-fr", true)
+	x.see(page, "processor-fr", chrome.Phone)
 
 	// The back button, and once more to the same page of the processor.
 	session := x.at(page).Path
@@ -340,7 +356,7 @@ func (x *tale) paysAtDepartment(page *rod.Page) {
 	chrome.Click(x.t, page, `main a[href^="`+x.ports.url(portApp)+`/permits"]`)
 	x.stands(page, portApp, "/permits")
 	x.reads(page, "Payé")
-	x.see(page, "permits-paid-fr", true)
+	x.see(page, "permits-paid-fr", chrome.Phone)
 }
 
 // pays fills in the processor's page and sends it.
@@ -414,7 +430,7 @@ func (x *tale) paysAtOnce(page *rod.Page) {
 	later, err := page.Element(`input[name="bill"][value="` + x.bill("DEMO-W-3002").ID + `"]`)
 	x.must(err)
 	x.must(later.Click(proto.InputMouseButtonLeft, 1))
-	x.see(page, "home-some-fr", true)
+	x.see(page, "home-some-fr", chrome.Phone)
 	chrome.Click(x.t, page, ".bills-form button")
 	x.reads(page, "651,73 $", "Permis de construire (démo)", "Stationnement et contraventions (démo)", "Eau et eaux usées (démo)")
 	x.look(page, "review", "fr")
@@ -422,7 +438,7 @@ func (x *tale) paysAtOnce(page *rod.Page) {
 	x.pays(page, cardDeclined)
 	x.stands(page, portProcessor, "/c/pay/")
 	x.reads(page, "refusée")
-	x.see(page, "processor-declined-fr", true)
+	x.see(page, "processor-declined-fr", chrome.Phone)
 	x.pays(page, cardGood)
 	x.receiptLink(page, "Paiement reçu", "651,73 $")
 	x.look(page, "outcome", "fr")
@@ -513,7 +529,7 @@ func (x *tale) paysAsGuest(page *rod.Page) {
 	chrome.Fill(x.t, page, "#key", "WRONG 1")
 	chrome.Click(x.t, page, "main form button")
 	x.reads(page, "We found no notice")
-	x.see(page, "find-unknown-en", false)
+	x.see(page, "find-unknown-en", chrome.Desktop)
 	x.finds(page, fine)
 	x.reads(page, "$75.00", "Parked facing the wrong way")
 	x.look(page, "review-guest", "en")
@@ -531,7 +547,7 @@ func (x *tale) paysAsGuest(page *rod.Page) {
 	chrome.Fill(x.t, page, "#key", fine.GuestKey)
 	chrome.Click(x.t, page, "main form button")
 	x.reads(page, "is paid")
-	x.see(page, "find-paid-en", false)
+	x.see(page, "find-paid-en", chrome.Desktop)
 	_, err := x.mail(x.t.Context(), guestMail, "Your receipt")
 	x.must(err)
 }
@@ -569,7 +585,7 @@ func (x *tale) paysInTwoTabs(page *rod.Page) {
 	chrome.Click(x.t, other, cardForm+" button")
 	if u := x.at(other); strings.HasPrefix(u.String(), x.ports.url(portProcessor)) {
 		x.reads(other, "This payment is complete")
-		x.see(other, "processor-complete-en", false)
+		x.see(other, "processor-complete-en", chrome.Desktop)
 		chrome.Click(x.t, other, "main a")
 	}
 	x.receiptLink(other, "Payment received", "$450.00")
@@ -596,7 +612,7 @@ func (x *tale) signsInAsStaff(page *rod.Page, who string) {
 	x.t.Helper()
 	chrome.Go(x.t, page, x.ports.url(portPortal)+"/desk?lang=en")
 	x.stands(page, portDirectory, "/authorize")
-	x.see(page, "directory-"+who, false)
+	x.see(page, "directory-"+who, chrome.Desktop)
 	chrome.Click(x.t, page, `button[value="`+who+`"]`)
 	x.stands(page, portPortal, "/desk/")
 }
@@ -661,9 +677,9 @@ func (x *tale) outside() {
 		port port
 	}{{"mail", portMail}, {"processor", portProcessor}, {"bank", portBank}, {"sap", portSAP}, {"directory", portDirectory}, {"departments", portApp}} {
 		chrome.Go(x.t, page, x.ports.url(p.port))
-		x.see(page, "simulator-"+p.name, false)
+		x.see(page, "simulator-"+p.name, chrome.Desktop)
 	}
 	chrome.Go(x.t, page, x.ports.url(portMail))
 	chrome.Click(x.t, page, `main a[href^="/messages/"]`)
-	x.see(page, "simulator-message", false)
+	x.see(page, "simulator-message", chrome.Desktop)
 }
