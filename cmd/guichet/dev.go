@@ -73,10 +73,21 @@ func (c *devCmd) Run(ctx context.Context, e env) error {
 	started := time.Now()
 	s, err := startStack(ctx, stackOptions{Place: place, Port: c.Port, DatabaseURL: databaseURL, Database: "guichet_dev", Durable: true, Log: log})
 	if err != nil {
-		return err
+		return early(ctx, err, log, e.out)
 	}
 	err = s.develop(ctx, e.out, started, logFile.Name())
-	return errors.Join(err, s.stop())
+	return errors.Join(early(ctx, err, log, e.out), s.stop())
+}
+
+// early is err, or nil when somebody interrupted a start: what the interrupted step
+// says of itself is of no use to them.
+func early(ctx context.Context, err error, log *slog.Logger, out io.Writer) error {
+	if err == nil || ctx.Err() == nil {
+		return err
+	}
+	log.WarnContext(ctx, "stopped before it was ready", "error", err)
+	fmt.Fprintln(out, "stopped before everything was up: the next start goes on from there")
+	return nil
 }
 
 // stackLog is a file beside the data: the terminal is for the links.

@@ -167,6 +167,21 @@ func TestDevContinuesWhereItStopped(t *testing.T) {
 	}
 }
 
+func TestDevInterruptedBeforeItIsReady(t *testing.T) {
+	t.Parallel()
+	dir := stateOf(t, nil)
+	first := how{}.start(t, "dev", "--dir", dir, "--port=0")
+	eventually(t, func() bool { return exists(t, filepath.Join(dir, "postgres", "lock")) })
+	first.interrupt()
+	if code := first.code(); code != 0 || first.errs.String() != "" || strings.Count(first.out.String(), "\n") != 1 {
+		t.Errorf("exit status %d, %q, errors %q; want one line", code, first.out, first.errs)
+	}
+	gone(t, dir)
+	second := how{}.dev(t, dir)
+	second.opens()
+	second.end(dir)
+}
+
 // signedInAgain signs the resident in at the department's application once more:
 // its sessions do not outlive it, its registration does, and so does the bill.
 func signedInAgain(t *testing.T, d *town, b *browser) {
