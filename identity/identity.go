@@ -36,16 +36,25 @@ type Service struct {
 	mail   Mailer
 	limits Limits
 	lookup *keyed.Hasher // addresses and networks are found by its hashes
+
+	sessionEnds func(ctx context.Context, tx pgx.Tx, sessionID string) error
 }
 
 // New opens the service on a migrated database.
 func New(ctx context.Context, db *pgxpool.Pool, c Config) (*Service, error) {
 	s := &Service{db: db, now: c.Now, master: c.Master, mail: c.Mail, limits: c.Limits.orDefault()}
+	s.sessionEnds = func(context.Context, pgx.Tx, string) error { return nil }
 	var err error
 	if s.lookup, err = keyed.Load(ctx, db, c.Master, "identity.lookup"); err != nil {
 		return nil, fmt.Errorf("open identity: %w", err)
 	}
 	return s, nil
+}
+
+// OnSessionEnd has f called in the transaction that ends a session, whoever ends it
+// and why. It is set once, before the service is used.
+func (s *Service) OnSessionEnd(f func(ctx context.Context, tx pgx.Tx, sessionID string) error) {
+	s.sessionEnds = f
 }
 
 var (

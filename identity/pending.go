@@ -54,6 +54,7 @@ type Pending struct {
 	ReturnPath string // where to go when there is no request
 	Email      string // as typed, or as the client suggested
 	ResidentID string // from StepSignedIn on
+	WantACR    int    // the level the person must reach; 0: any
 	CreatedAt  time.Time
 	expiresAt  time.Time
 	lookup     []byte
@@ -68,6 +69,7 @@ type NewPending struct {
 	ReturnPath string
 	EmailHint  string // pre-fills the form; ignored when it is no address
 	ResidentID string
+	WantACR    int
 }
 
 // Begin starts a sign-in for the browser that holds the given secret ("" for none)
@@ -77,7 +79,7 @@ func (s *Service) Begin(ctx context.Context, n NewPending, browser string) (Pend
 	now := s.now()
 	p := Pending{
 		ID: id.New(), Step: StepEmail, Request: n.Request, Service: n.Service, ReturnPath: n.ReturnPath,
-		ResidentID: n.ResidentID, CreatedAt: now, expiresAt: now.Add(pendingLife),
+		ResidentID: n.ResidentID, WantACR: n.WantACR, CreatedAt: now, expiresAt: now.Add(pendingLife),
 	}
 	var residentID *string
 	if n.ResidentID != "" {
@@ -101,9 +103,9 @@ func (s *Service) Begin(ctx context.Context, n NewPending, browser string) (Pend
 		}
 		_, err = tx.Exec(ctx, `
 			insert into identity.pending
-				(id, browser, step, request, service, return_path, email, resident_id, created_at, expires_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
-			p.ID, id.Hash(browser), p.Step, p.Request, p.Service, p.ReturnPath, box, residentID, now, p.expiresAt)
+				(id, browser, step, request, service, return_path, email, resident_id, want_acr, created_at, expires_at)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
+			p.ID, id.Hash(browser), p.Step, p.Request, p.Service, p.ReturnPath, box, residentID, p.WantACR, now, p.expiresAt)
 		return err
 	})
 	if err != nil {
@@ -131,7 +133,7 @@ func (s *Service) pending(ctx context.Context, q querier, sql, pendingID, browse
 	var box []byte
 	var residentID *string
 	err := q.QueryRow(ctx, sql, pendingID, id.Hash(browser), s.now()).
-		Scan(&p.Step, &p.Request, &p.Service, &p.ReturnPath, &box, &p.lookup, &p.codeID, &residentID, &p.CreatedAt, &p.expiresAt)
+		Scan(&p.Step, &p.Request, &p.Service, &p.ReturnPath, &box, &p.lookup, &p.codeID, &residentID, &p.WantACR, &p.CreatedAt, &p.expiresAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Pending{}, ErrNoPending
 	}
@@ -153,7 +155,7 @@ func (s *Service) pending(ctx context.Context, q querier, sql, pendingID, browse
 
 const (
 	pendingSQL = `
-select step, request, service, return_path, email, email_lookup, code_id, resident_id, created_at, expires_at
+select step, request, service, return_path, email, email_lookup, code_id, resident_id, want_acr, created_at, expires_at
 from identity.pending
 where id = $1 and browser = $2 and expires_at > $3 and step <> 'done'`
 	lockPendingSQL = pendingSQL + " for update"

@@ -113,10 +113,13 @@ func (s *Service) openSession(ctx context.Context, tx pgx.Tx, o session) (sessio
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("renew session: %w", err)
 	}
-	_, err = tx.Exec(ctx, `
-		update identity.session set ended_at = $2, ended_why = 'another sign-in' where token_hash = $1 and ended_at is null`,
-		id.Hash(o.old), now)
-	if err != nil {
+	err = tx.QueryRow(ctx, `
+		update identity.session set ended_at = $2, ended_why = 'another sign-in' where token_hash = $1 and ended_at is null
+		returning id`, id.Hash(o.old), now).Scan(&sessionID)
+	if err == nil {
+		err = s.sessionEnds(ctx, tx, sessionID)
+	}
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
 		return "", fmt.Errorf("end the browser's other session: %w", err)
 	}
 	sessionID = id.New()
@@ -180,6 +183,9 @@ func (s *Service) EndSession(ctx context.Context, p Person, why string) error {
 			update identity.session set ended_at = $2, ended_why = $3 where id = $1 and ended_at is null`,
 			p.SessionID, s.now(), why)
 		if err != nil || tag.RowsAffected() == 0 {
+			return err
+		}
+		if err := s.sessionEnds(ctx, tx, p.SessionID); err != nil {
 			return err
 		}
 		return audit.Record(ctx, tx, audit.Event{
