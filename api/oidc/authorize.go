@@ -89,6 +89,7 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, req provider.Re
 	default:
 		h.brokenPage(w, r, "authorize", err)
 	}
+	h.note(r, atAuthorize, err)
 }
 
 // reply sends the browser back to the client.

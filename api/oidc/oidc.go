@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -194,8 +195,14 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("Pragma", "no-cache")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("oidc: write %T as JSON: %v", v, err))
+	}
+	// With its length said, the answer is whole for the reader before the handler ends.
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // a reader who has gone away is nobody's error
+	w.Write(body) // a reader who has gone away is nobody's error
 }
 
 // broken answers a program when the fault is ours.

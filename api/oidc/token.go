@@ -19,12 +19,12 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) {
 	}
 	v, ok := postedForm(w, r)
 	if !ok {
-		tokenError(w, &provider.Error{Code: "invalid_request", Description: "want a form in the body and nothing in the address"})
+		h.tokenFailed(w, r, &provider.Error{Code: "invalid_request", Description: "want a form in the body and nothing in the address"})
 		return
 	}
 	for name, values := range v {
 		if len(values) > 1 && name != "resource" {
-			tokenError(w, &provider.Error{Code: "invalid_request", Description: "a parameter is repeated"})
+			h.tokenFailed(w, r, &provider.Error{Code: "invalid_request", Description: "a parameter is repeated"})
 			return
 		}
 	}
@@ -40,11 +40,11 @@ func (h *Handler) token(w http.ResponseWriter, r *http.Request) {
 	}
 	switch v.Get("grant_type") {
 	case "":
-		tokenError(w, &provider.Error{Code: "invalid_request", Description: "grant_type is missing"})
+		h.tokenFailed(w, r, &provider.Error{Code: "invalid_request", Description: "grant_type is missing"})
 		return
 	case "authorization_code":
 	default:
-		tokenError(w, &provider.Error{Code: "unsupported_grant_type", Description: "only authorization_code is offered"})
+		h.tokenFailed(w, r, &provider.Error{Code: "unsupported_grant_type", Description: "only authorization_code is offered"})
 		return
 	}
 	t, err := h.provider.Redeem(r.Context(), c, provider.Exchange{
@@ -91,7 +91,8 @@ func credentials(r *http.Request, v url.Values) (provider.Credentials, error) {
 	return provider.Credentials{ClientID: name, Secret: secret, Method: provider.SecretBasic}, nil
 }
 
-// tokenFailed answers in the form of RFC 6749, section 5.2.
+// tokenFailed answers in the form of RFC 6749, section 5.2, and keeps the reason for
+// the client's people.
 func (h *Handler) tokenFailed(w http.ResponseWriter, r *http.Request, err error) {
 	var answer *provider.Error
 	switch {
@@ -105,6 +106,8 @@ func (h *Handler) tokenFailed(w http.ResponseWriter, r *http.Request, err error)
 	default:
 		h.broken(w, r, "token", err)
 	}
+	_ = http.NewResponseController(w).Flush() // a writer that cannot flush answers at the end
+	h.note(r, atToken, err)
 }
 
 func tokenError(w http.ResponseWriter, e *provider.Error) {

@@ -2,7 +2,6 @@ package provider
 
 import (
 	"context"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"net/url"
@@ -13,7 +12,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"guichet/identity"
-	"guichet/internal/id"
 )
 
 // ErrNotFound says that there is no active client of that name.
@@ -58,7 +56,7 @@ type Client struct {
 	Alg          string   // of ID tokens
 	RedirectURIs []string
 	PostLogout   []string
-	secretHash   []byte
+	secrets      secrets
 }
 
 var clientID = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,63}$`)
@@ -74,14 +72,14 @@ func client(ctx context.Context, q querier, name string) (Client, error) {
 	}
 	c := Client{ID: name}
 	err := q.QueryRow(ctx, `
-		select c.department_id, c.name_en, c.name_fr, d.name_en, d.name_fr, c.type, c.auth_method, c.secret_hash,
-			c.first_party, c.scopes, c.resources, c.id_token_alg,
+		select c.department_id, c.name_en, c.name_fr, d.name_en, d.name_fr, c.type, c.auth_method,
+			c.secret_hash, c.old_secret_hash, c.old_secret_until, c.first_party, c.scopes, c.resources, c.id_token_alg,
 			array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'redirect' and u.state = 'active' order by u.uri),
 			array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'post-logout' and u.state = 'active' order by u.uri)
 		from identity.client c join department.department d on d.id = c.department_id
 		where c.id = $1 and c.state = 'active'`, name).
-		Scan(&c.DepartmentID, &c.Name.EN, &c.Name.FR, &c.Department.EN, &c.Department.FR, &c.Type, &c.AuthMethod, &c.secretHash,
-			&c.FirstParty, &c.Scopes, &c.Resources, &c.Alg, &c.RedirectURIs, &c.PostLogout)
+		Scan(&c.DepartmentID, &c.Name.EN, &c.Name.FR, &c.Department.EN, &c.Department.FR, &c.Type, &c.AuthMethod,
+			&c.secrets.hash, &c.secrets.old, &c.secrets.oldUntil, &c.FirstParty, &c.Scopes, &c.Resources, &c.Alg, &c.RedirectURIs, &c.PostLogout)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Client{}, ErrNotFound
 	}
@@ -178,7 +176,7 @@ func (s *Service) Authenticate(ctx context.Context, cr Credentials, v identity.V
 		return Client{}, err
 	}
 	known := err == nil
-	right := subtle.ConstantTimeCompare(id.Hash(cr.Secret), c.secretHash) == 1
+	right := c.secrets.hold(cr.Secret, s.now())
 	switch {
 	case known && c.AuthMethod == cr.Method && cr.Method == NoSecret:
 		return c, nil

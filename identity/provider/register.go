@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"guichet/internal/approval"
 	"guichet/internal/audit"
@@ -41,7 +42,11 @@ type Created struct{ Secret, Approval string }
 const (
 	ApproveClient    = "client.create"
 	ApproveAddresses = "client.addresses"
+	ApproveChange    = "client.change"
 )
+
+// ErrTaken says that a client of that id exists, or waits for approval.
+var ErrTaken = errors.New("a client of this id exists already")
 
 // CreateClient registers a client. In development it works at once; elsewhere it
 // waits for Approve by a second person. All faults of the description come as one error.
@@ -60,7 +65,10 @@ func (s *Service) CreateClient(ctx context.Context, tx pgx.Tx, n NewClient) (Cre
 	state := "active"
 	if !s.development {
 		state = "proposed"
-		if c.Approval, err = s.ask(ctx, tx, ApproveClient, n.ID, n.By, proposal{n.ID, n.terms(), n.RedirectURIs, n.PostLogout}); err != nil {
+		if c.Approval, err = s.ask(ctx, tx, ApproveClient, n.ID, n.By, proposal{n.ID, n.terms(), n.RedirectURIs, n.PostLogout}); errors.Is(err, approval.ErrPending) {
+			err = ErrTaken
+		}
+		if err != nil {
 			return Created{}, fmt.Errorf("create client %s: %w", n.ID, err)
 		}
 	}
@@ -73,6 +81,9 @@ func (s *Service) CreateClient(ctx context.Context, tx pgx.Tx, n NewClient) (Cre
 		n.Scopes, n.Resources, n.Alg, state, now)
 	if err == nil {
 		err = s.addURIs(ctx, tx, n.ID, c.Approval, n.RedirectURIs, n.PostLogout)
+	}
+	if pg := (*pgconn.PgError)(nil); errors.As(err, &pg) && pg.ConstraintName == "client_pkey" {
+		err = ErrTaken
 	}
 	if err != nil {
 		return Created{}, fmt.Errorf("create client %s: %w", n.ID, err)
@@ -187,9 +198,19 @@ func (s *Service) ask(ctx context.Context, tx pgx.Tx, kind, clientID, by string,
 	return approval.Ask(ctx, tx, approval.Request{Kind: kind, Object: clientID, Payload: payload, By: by, At: s.now()})
 }
 
-// Approve carries out, with the second person's yes, what CreateClient or AddAddresses
-// proposed. Errors are those of approval.Approve.
+// Approve carries out, with the second person's yes, what CreateClient, AddAddresses or
+// ProposeChange proposed. Errors are those of approval.Approve.
 func (s *Service) Approve(ctx context.Context, tx pgx.Tx, d approval.Decision) error {
+	asked, err := approval.Get(ctx, tx, d.ID)
+	if err != nil {
+		return fmt.Errorf("approve client: %w", err)
+	}
+	if asked.Kind == ApproveChange {
+		if err := s.approveChange(ctx, tx, d, asked.Object); err != nil {
+			return fmt.Errorf("approve change of client %s: %w", asked.Object, err)
+		}
+		return nil
+	}
 	p, err := s.proposed(ctx, tx, d.ID)
 	if err != nil {
 		return fmt.Errorf("approve client: %w", err)
@@ -212,7 +233,8 @@ func (s *Service) Approve(ctx context.Context, tx pgx.Tx, d approval.Decision) e
 	return s.changed(ctx, tx, p.Client, map[string]any{"by": d.By, "approved": d.ID})
 }
 
-// Refuse carries out the second person's no: the addresses go, a new client stays disabled.
+// Refuse carries out the second person's no: the addresses go, a new client stays
+// disabled, a client to be changed stays as it is.
 func (s *Service) Refuse(ctx context.Context, tx pgx.Tx, d approval.Decision) error {
 	a, err := approval.Refuse(ctx, tx, d)
 	if err != nil {
@@ -221,8 +243,10 @@ func (s *Service) Refuse(ctx context.Context, tx pgx.Tx, d approval.Decision) er
 	if _, err := tx.Exec(ctx, `delete from identity.client_uri where approval_id = $1 and state = 'proposed'`, d.ID); err != nil {
 		return fmt.Errorf("refuse addresses of %s: %w", a.Object, err)
 	}
-	if _, err := tx.Exec(ctx, `update identity.client set state = 'disabled' where id = $1 and state = 'proposed'`, a.Object); err != nil {
-		return fmt.Errorf("refuse client %s: %w", a.Object, err)
+	if a.Kind == ApproveClient {
+		if _, err := tx.Exec(ctx, `update identity.client set state = 'disabled' where id = $1 and state = 'proposed'`, a.Object); err != nil {
+			return fmt.Errorf("refuse client %s: %w", a.Object, err)
+		}
 	}
 	return s.changed(ctx, tx, a.Object, map[string]any{"by": d.By, "refused": d.ID})
 }

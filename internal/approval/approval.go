@@ -163,6 +163,25 @@ func record(ctx context.Context, tx pgx.Tx, action string, at time.Time, a Appro
 	})
 }
 
+// Get reads a request, decided or not, or returns ErrNotFound.
+func Get(ctx context.Context, q Querier, approvalID string) (Approval, error) {
+	if !id.Valid(approvalID) {
+		return Approval{}, ErrNotFound
+	}
+	rows, err := q.Query(ctx, "select "+columns+" from ops.approval where id = $1", approvalID)
+	if err != nil {
+		return Approval{}, fmt.Errorf("read approval %s: %w", approvalID, err)
+	}
+	a, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Approval])
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Approval{}, ErrNotFound
+	}
+	if err != nil {
+		return Approval{}, fmt.Errorf("read approval %s: %w", approvalID, err)
+	}
+	return a, nil
+}
+
 // A Querier is a pool, connection or transaction.
 type Querier interface {
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
