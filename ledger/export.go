@@ -210,13 +210,18 @@ func (hledger) open(w *bufio.Writer, accounts []Account) {
 	}
 }
 
-// value of a tag ends at a comma.
-func value(s string) string { return strings.ReplaceAll(oneLine(s), ",", " ") }
+// hledger ends a tag's value at a comma and a description at a semicolon, and knows no
+// way to quote them: they are written as in addresses (%2C, %3B), and so is the percent sign.
+var (
+	hledgerTag  = strings.NewReplacer("%", "%25", ",", "%2C")
+	hledgerText = strings.NewReplacer("%", "%25", ";", "%3B")
+)
+
+func value(s string) string { return hledgerTag.Replace(oneLine(s)) }
 
 func (hledger) entry(w *bufio.Writer, e *Entry) {
-	// A semicolon would start a comment; the code in front keeps any other first
-	// character of the description from meaning something.
-	fmt.Fprintf(w, "\n%s * (%s) %s\n", e.EffectiveOn, e.ID, strings.ReplaceAll(oneLine(e.Description), ";", ","))
+	// The code in front keeps any first character of the description from meaning something.
+	fmt.Fprintf(w, "\n%s * (%s) %s\n", e.EffectiveOn, e.ID, hledgerText.Replace(oneLine(e.Description)))
 	for _, t := range e.tags() {
 		fmt.Fprintf(w, "    ; %s: %s\n", t[0], value(t[1]))
 	}
@@ -284,9 +289,9 @@ func (beancount) balances(w *bufio.Writer, at clock.Date, list []held) {
 
 // ExportJSONL writes one JSON object per line: accounts, entries in the order of the
 // log with position and leaf hash (those not posted yet come last, without), what each
-// account holds, frozen trial balances, imports and the head. It holds all that the log
-// seals, so VerifyExport can prove it without a database.
-func ExportJSONL(ctx context.Context, db Beginner, out io.Writer) error {
+// account holds, states of holds, frozen trial balances, imports, the documents of each series
+// and the head. It holds all that the log seals, so VerifyExport can prove it without a database.
+func ExportJSONL(ctx context.Context, db Beginner, out io.Writer, series ...Series) error {
 	w := bufio.NewWriter(out)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
@@ -308,6 +313,11 @@ func ExportJSONL(ctx context.Context, db Beginner, out io.Writer) error {
 		}
 		if err := exportTotals(ctx, tx, enc); err != nil {
 			return err
+		}
+		for _, s := range series {
+			if err := exportSeries(ctx, tx, enc, s); err != nil {
+				return err
+			}
 		}
 		head, signed, err := readHead(ctx, tx)
 		if err != nil {
@@ -356,7 +366,15 @@ func exportTotals(ctx context.Context, tx pgx.Tx, enc *json.Encoder) error {
 			return err
 		}
 	}
-	rows, err := tx.Query(ctx, `select name, file_hash, entries, lines, debits from ledger.import order by name`)
+	rows, err := tx.Query(ctx, `select entry_id::text, state, expires_at from ledger.hold order by entry_id`)
+	if err != nil {
+		return fmt.Errorf("list holds: %w", err)
+	}
+	h := jsonHold{Type: "hold"}
+	if _, err := pgx.ForEachRow(rows, []any{&h.Entry, &h.State, &h.ExpiresAt}, func() error { return enc.Encode(h) }); err != nil {
+		return fmt.Errorf("list holds: %w", err)
+	}
+	rows, err = tx.Query(ctx, `select name, file_hash, entries, lines, debits from ledger.import order by name`)
 	if err != nil {
 		return fmt.Errorf("list imports: %w", err)
 	}
@@ -464,6 +482,13 @@ type jsonPeriod struct {
 	Month    string        `json:"month"`
 	Hash     []byte        `json:"trial_hash"`
 	Balances []jsonBalance `json:"trial_balance"`
+}
+
+type jsonHold struct {
+	Type      string     `json:"type"`
+	Entry     string     `json:"entry"`
+	State     HoldState  `json:"state"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
 }
 
 type jsonImport struct {

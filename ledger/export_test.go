@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -153,12 +155,54 @@ func TestExportGivesTheSameBalances(t *testing.T) {
 	}
 }
 
+// What hledger has no quotes for comes back out of it: commas in values, semicolons in
+// descriptions, percent signs.
+func TestExportToHledgerLosesNoText(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	const text = `50% of "all", or more; (see a, b) %2C`
+	h.do(t, func(ctx context.Context, tx pgx.Tx) error {
+		return h.OpenAccount(ctx, tx, Account{Path: "assets:odd", NameEN: text, NameFR: "Frais, etc."})
+	})
+	e := move("odd, key", 5, "assets:odd", clearing)
+	e.Description, e.SourceID, e.Lines[0].Dimensions.WBS = text, text, text
+	h.mustPost(t, e)
+	path := export(t, h, "books.journal", ExportHledger)
+	for _, tt := range []struct {
+		want string
+		args []string
+	}{
+		{"odd, key", []string{"tags", "^key$", "--values"}},
+		{"payment/" + text, []string{"tags", "^source$", "--values"}},
+		{text, []string{"tags", "^wbs$", "--values"}},
+		{text, []string{"tags", "^name-en$", "--values", "assets:odd"}},
+		{"Frais, etc.", []string{"tags", "^name-fr$", "--values", "assets:odd"}},
+		{text, []string{"descriptions"}},
+	} {
+		out, err := outside(t, "hledger", append([]string{"-f", path}, tt.args...)...)
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", tt.args, err, out)
+		}
+		var got []string
+		for line := range strings.Lines(out) {
+			text, err := url.PathUnescape(strings.TrimSpace(line))
+			if err != nil {
+				t.Errorf("%v: %q: %v", tt.args, line, err)
+			}
+			got = append(got, text)
+		}
+		if !slices.Contains(got, tt.want) {
+			t.Errorf("%v: got %q, want %q in it", tt.args, got, tt.want)
+		}
+	}
+}
+
 // Whoever has the export alone can compute the root of the log.
 func TestExportJSONLGivesTheRoot(t *testing.T) {
 	t.Parallel()
 	h := open(t)
 	h.fill(t, 700)
-	f, err := os.Open(export(t, h, "books.jsonl", ExportJSONL))
+	f, err := os.Open(export(t, h, "books.jsonl", exportWithPapers))
 	if err != nil {
 		t.Fatal(err)
 	}

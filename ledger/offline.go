@@ -25,38 +25,52 @@ type ExportSummary struct {
 	Waiting  int64 // not sealed yet: nothing proves them
 	Debits   money.Amount
 	Root     tlog.Hash
-	Heads    int // saved heads that the export agrees with
+	Heads    int              // saved heads that the export agrees with
+	Series   map[string]int64 // last numbers of series of documents
+}
+
+// Known is what somebody who verifies an export knows from elsewhere.
+type Known struct {
+	Log    note.Verifier // the log's public key
+	Heads  []string      // signed heads that were saved before
+	Series []string      // series that the export must hold
 }
 
 // VerifyExport proves an export of ExportJSONL by itself, without a database: that
 // every entry balances and is what was sealed, that the tree over them is that of the
-// head, signed by the log's key, and of every saved head, and that balances, frozen periods
-// and imports are what the entries come to. It returns the first wrong thing of each
-// kind. An error means that the file could not be read.
-func VerifyExport(export io.ReadSeeker, log note.Verifier, saved ...string) (ExportSummary, []Finding, error) {
+// head, signed by the log's key, and of every saved head, and that balances, limits, holds,
+// frozen periods, imports and series of documents are what the entries come to. It returns the
+// first wrong thing of each kind. An error means that the file could not be read.
+func VerifyExport(export io.ReadSeeker, known Known) (ExportSummary, []Finding, error) {
 	v := &offline{
-		accounts: map[string]Account{}, keys: map[string]bool{}, ids: map[string]bool{}, first: map[string]bool{},
+		accounts: map[string]jsonAccount{}, keys: map[string]bool{}, ids: map[string]bool{}, first: map[string]bool{},
 		days: map[string]map[clock.Date]turnover{}, imports: map[string]jsonImport{}, taken: map[part]money.Amount{},
-		told: map[string]bool{},
+		told: map[string]bool{}, holds: map[string]money.Amount{}, against: map[string]money.Amount{},
+		documents: map[string]int64{}, documented: map[string]documented{}, series: map[string]bool{},
 	}
-	for i, signed := range saved {
-		head, err := openHead(signed, log)
+	for i, signed := range known.Heads {
+		head, err := openHead(signed, known.Log)
 		if err != nil {
 			v.find("saved head", fmt.Sprintf("number %d", i+1), "%v", err)
 			continue
 		}
 		v.saved = append(v.saved, head)
 	}
-	slices.SortFunc(v.saved, func(a, b tlog.Tree) int { return int(min(1, max(-1, a.N-b.N))) })
-	if err := eachLine(export, func(kind string, line []byte) error { return v.read(kind, line, log) }); err != nil {
+	slices.SortFunc(v.saved, func(a, b tlog.Tree) int { return cmp.Compare(a.N, b.N) })
+	if err := eachLine(export, func(kind string, line []byte) error { return v.read(kind, line, known.Log) }); err != nil {
 		return v.summary, v.findings, fmt.Errorf("read the export: %w", err)
 	}
 	v.end()
-	if len(v.taken) > 0 {
+	for _, name := range known.Series {
+		if !v.series[name] {
+			v.find("series", name, "the export does not hold it")
+		}
+	}
+	if len(v.taken) > 0 || len(v.series) > 0 {
 		if _, err := export.Seek(0, io.SeekStart); err != nil {
 			return v.summary, v.findings, fmt.Errorf("read the export again: %w", err)
 		}
-		if err := eachLine(export, v.giveBack); err != nil {
+		if err := eachLine(export, v.again); err != nil {
 			return v.summary, v.findings, fmt.Errorf("read the export again: %w", err)
 		}
 		for p, amount := range v.taken {
@@ -80,7 +94,7 @@ type offline struct {
 	summary  ExportSummary
 	findings []Finding
 	first    map[string]bool
-	accounts map[string]Account
+	accounts map[string]jsonAccount
 	keys     map[string]bool
 	ids      map[string]bool
 	tree     tree
@@ -89,7 +103,22 @@ type offline struct {
 	imports  map[string]jsonImport // what the entries come to
 	taken    map[part]money.Amount
 	head     bool
-	told     map[string]bool // accounts whose balance the export says
+	told     map[string]bool         // accounts whose balance the export says
+	holds    map[string]money.Amount // what is left of a hold, both sides; gone when the export has said its state
+	against  map[string]money.Amount // what is held against an account, on the other side than its normal one
+	last     time.Time               // when the newest entry was recorded
+
+	documents  map[string]int64      // last number of each series
+	documented map[string]documented // by entry
+	series     map[string]bool       // those that came to their end
+	due        []jsonSeries
+}
+
+// documented is what a document says of its entry.
+type documented struct {
+	series string
+	number int64
+	amount money.Amount
 }
 
 func (v *offline) find(kind, object, detail string, args ...any) {
@@ -128,7 +157,7 @@ func (v *offline) read(kind string, line []byte, log note.Verifier) error {
 			return err
 		}
 		v.summary.Accounts++
-		v.accounts[j.Path] = Account{Path: j.Path, Currency: j.Currency}
+		v.accounts[j.Path] = j
 	case "entry":
 		var j jsonEntry
 		if err := json.Unmarshal(line, &j); err != nil {
@@ -159,6 +188,24 @@ func (v *offline) read(kind string, line []byte, log note.Verifier) error {
 		if got.Entries != j.Entries || got.Lines != j.Lines || got.Debits != j.Debits {
 			v.find("import", j.Name, "%d entries with debits of %s were imported, there are %d with %s", j.Entries, j.Debits, got.Entries, got.Debits)
 		}
+	case "hold":
+		var j jsonHold
+		if err := json.Unmarshal(line, &j); err != nil {
+			return err
+		}
+		v.hold(&j)
+	case "document":
+		var j jsonDocument
+		if err := json.Unmarshal(line, &j); err != nil {
+			return err
+		}
+		v.document(&j)
+	case "series":
+		var j jsonSeries
+		if err := json.Unmarshal(line, &j); err != nil {
+			return err
+		}
+		v.endSeries(&j)
 	case "head":
 		var j jsonHead
 		if err := json.Unmarshal(line, &j); err != nil {
@@ -184,6 +231,12 @@ func (v *offline) entry(j *jsonEntry) error {
 		v.find("key", e.ID, "its id or its key %s is used twice", e.Key)
 	}
 	v.keys[e.Key], v.ids[e.ID] = true, true
+	if e.RecordedAt.After(v.last) {
+		v.last = e.RecordedAt
+	}
+	if e.Held && e.Hold == "" {
+		v.holds[e.ID] += 0 // its release may stand before it
+	}
 	var sum money.Amount
 	for i, l := range e.Lines {
 		a, ok := v.accounts[l.Account]
@@ -224,6 +277,14 @@ func (v *offline) line(e *Entry, l Line) {
 		v.taken[part{target, l.Account, l.Dimensions, l.Amount < 0}] += max(l.Amount, -l.Amount)
 	}
 	if e.Held {
+		size := max(l.Amount, -l.Amount)
+		if e.Hold != "" {
+			size = -size
+		}
+		v.holds[cmp.Or(e.Hold, e.ID)] += size
+		if (l.Amount < 0) == v.accounts[l.Account].Debit == (e.Hold == "") {
+			v.against[l.Account] += size
+		}
 		return
 	}
 	days := v.days[l.Account]
@@ -241,8 +302,9 @@ func (v *offline) line(e *Entry, l Line) {
 	days[e.EffectiveOn] = t
 }
 
-// giveBack takes what an entry was from what was taken back of it.
-func (v *offline) giveBack(kind string, line []byte) error {
+// again takes what an entry was from what was taken back of it, and compares it with
+// its document.
+func (v *offline) again(kind string, line []byte) error {
 	if kind != "entry" {
 		return nil
 	}
@@ -250,6 +312,7 @@ func (v *offline) giveBack(kind string, line []byte) error {
 	if err := json.Unmarshal(line, &j); err != nil {
 		return err
 	}
+	v.compareDocument(&j)
 	for _, l := range j.Lines {
 		p := part{j.ID, l.Account, l.Dimensions, l.Amount > 0}
 		if _, ok := v.taken[p]; ok {
@@ -295,7 +358,7 @@ func (v *offline) period(j *jsonPeriod) error {
 			v.find("period", j.Month, "%s: the frozen trial balance says %s and %s, the entries come to %s and %s",
 				b.Account, b.Debits, b.Credits, money.Amount(t.debits), money.Amount(t.credits))
 		}
-		trial = append(trial, TrialLine{Account: v.accounts[b.Account], Debits: b.Debits, Credits: b.Credits})
+		trial = append(trial, TrialLine{Account: Account{Path: b.Account, Currency: v.accounts[b.Account].Currency}, Debits: b.Debits, Credits: b.Credits})
 	}
 	for account := range v.days {
 		if t := v.total(account, lastDay(on)); !frozen[account] && t != (turnover{}) {
@@ -336,9 +399,89 @@ func (v *offline) end() {
 	for _, h := range v.saved {
 		v.find("saved head", fmt.Sprintf("size %d", h.N), "was signed, and the export has %d entries only", v.tree.size)
 	}
-	for path := range v.accounts {
-		if t := v.total(path, forever); !v.told[path] && t != (turnover{}) {
+	for holdID := range v.holds {
+		v.find("hold", holdID, "is held and the export does not know the hold")
+	}
+	for path, a := range v.accounts {
+		t := v.total(path, forever)
+		v.limit(a, t)
+		if !v.told[path] && t != (turnover{}) {
 			v.find("balance", path, "the export does not say what it holds; the entries come to %s and %s", money.Amount(t.debits), money.Amount(t.credits))
+		}
+	}
+}
+
+// limit is the rule of an account's lowest balance, and that a closed one holds nothing.
+func (v *offline) limit(a jsonAccount, t turnover) {
+	available := money.Amount(t.debits - t.credits)
+	if !a.Debit {
+		available = -available
+	}
+	available -= v.against[a.Path]
+	switch {
+	case a.Lowest != nil && available < *a.Lowest:
+		v.find("limit", a.Path, "has %s available, at least %s required", available, *a.Lowest)
+	case a.State == Closed && available != 0:
+		v.find("limit", a.Path, "is closed and holds %s", available)
+	}
+}
+
+func (v *offline) hold(j *jsonHold) {
+	left, ok := v.holds[j.Entry]
+	if !ok {
+		v.find("hold", j.Entry, "is no hold among the entries, or came before")
+		return
+	}
+	if (j.State == HoldOpen) != (left != 0) {
+		v.find("hold", j.Entry, "is %s and still holds %s", j.State, left)
+	}
+	delete(v.holds, j.Entry)
+}
+
+func (v *offline) document(j *jsonDocument) {
+	name := fmt.Sprintf("%s %d", j.Series, j.Number)
+	if v.series[j.Series] || j.Number != v.documents[j.Series]+1 {
+		v.find("series", name, "comes after number %d", v.documents[j.Series])
+	}
+	v.documents[j.Series] = j.Number
+	if d, ok := v.documented[j.Entry]; ok {
+		v.find("document", name, "is about entry %s, and so is %s %d", j.Entry, d.series, d.number)
+	}
+	if !v.ids[j.Entry] {
+		v.find("document", name, "is about entry %s, which does not exist", j.Entry)
+	}
+	v.documented[j.Entry] = documented{j.Series, j.Number, j.Amount}
+}
+
+func (v *offline) endSeries(j *jsonSeries) {
+	if j.Last != v.documents[j.Name] {
+		v.find("series", j.Name, "%d numbers were given out, the export ends with %d", j.Last, v.documents[j.Name])
+	}
+	v.series[j.Name] = true
+	v.due = append(v.due, *j)
+	if v.summary.Series == nil {
+		v.summary.Series = map[string]int64{}
+	}
+	v.summary.Series[j.Name] = j.Last
+}
+
+// compareDocument holds an entry against its document, once all are read.
+func (v *offline) compareDocument(j *jsonEntry) {
+	var debits money.Amount
+	for _, l := range j.Lines {
+		debits += max(0, l.Amount)
+	}
+	d, ok := v.documented[j.ID]
+	if ok && d.amount != debits {
+		v.find("document", fmt.Sprintf("%s %d", d.series, d.number), "is over %s, its entry %s over %s", d.amount, j.ID, debits)
+	}
+	for _, s := range v.due {
+		due := time.Duration(s.Due) * time.Second
+		switch {
+		case ok && d.series == s.Name && j.Kind != s.Kind:
+			v.find("document", fmt.Sprintf("%s %d", d.series, d.number), "is about an entry of kind %s, want %s", j.Kind, s.Kind)
+		case !ok && j.Kind == s.Kind && v.last.Sub(j.RecordedAt) > due:
+			v.find("document", j.ID, "has no number in %s", s.Name)
 		}
 	}
 }

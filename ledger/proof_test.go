@@ -170,7 +170,7 @@ func city(t *testing.T) (h house, v note.Verifier, early string) {
 func TestVerifyExport(t *testing.T) {
 	t.Parallel()
 	h, v, early := city(t)
-	text, err := os.ReadFile(export(t, h, "books.jsonl", ExportJSONL))
+	text, err := os.ReadFile(export(t, h, "books.jsonl", exportWithPapers))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -178,12 +178,12 @@ func TestVerifyExport(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum, found, err := VerifyExport(bytes.NewReader(text), v, early, newest)
+	sum, found, err := VerifyExport(bytes.NewReader(text), Known{Log: v, Heads: []string{early, newest}, Series: []string{"papers"}})
 	if err != nil || len(found) > 0 || sum.Heads != 2 || sum.Waiting != 1 || sum.Entries != 13 || sum.Accounts != 4 {
 		t.Fatalf("got %+v, %v, %v", sum, found, err)
 	}
 	_, stranger := signer(t)
-	if _, found, err := VerifyExport(bytes.NewReader(text), stranger, early); err != nil || kinds(found) != "saved head, signature" {
+	if _, found, err := VerifyExport(bytes.NewReader(text), Known{Log: stranger, Heads: []string{early}}); err != nil || kinds(found) != "saved head, signature" {
 		t.Errorf("another key: got %v, %v", found, err)
 	}
 	lines := strings.SplitAfter(string(text), "\n")
@@ -205,7 +205,7 @@ func TestVerifyExport(t *testing.T) {
 			return lines
 		}
 	}
-	for _, tt := range []struct {
+	tests := []struct {
 		name   string
 		change func([]string) []string
 		want   string
@@ -230,7 +230,7 @@ func TestVerifyExport(t *testing.T) {
 			l = replace(`"key":"part/r"`, `"amount":-200`, `"amount":-501`)(l)
 			return replace(`"key":"part/r"`, `"amount":200`, `"amount":501`)(l)
 		}, "entry, balance, head, signature, reversal"},
-		{"a hold made a booking", replace(`"key":"held"`, `,"held":true`, ``), "entry, balance, head, signature"},
+		{"a hold made a booking", replace(`"key":"held"`, `,"held":true`, ``), "entry, balance, hold, head, signature"},
 		{"a balance", replace(`"type":"balance"`, `"debits":`, `"debits":1`), "balance"},
 		{"a balance left out", func(l []string) []string { i := at(`"type":"balance"`); return slices.Delete(l, i, i+1) }, "balance"},
 		{"a frozen trial balance", replace(`"type":"period"`, `"debits":1001`, `"debits":1002`), "period, period hash"},
@@ -252,11 +252,44 @@ func TestVerifyExport(t *testing.T) {
 		}, "signature"},
 		{"the end left out", func(l []string) []string { return l[:at(`"type":"head"`)] }, "head"},
 		{"a line cut", func(l []string) []string { i := at(`"type":"head"`); l[i] = l[i][:40]; return l[:i+1] }, "broken"},
-		{"everything after the saved head left out", func(l []string) []string { return append(l[:at(`"key":"part"`)], l[at(`"type":"balance"`):]...) }, "balance, head, signature, saved head"},
-	} {
+		{"a hold's state", replace(`"type":"hold"`, `"state":"open"`, `"state":"voided"`), "hold"},
+		{"a hold left out", func(l []string) []string { i := at(`"type":"hold"`); return slices.Delete(l, i, i+1) }, "hold"},
+		{"a hold twice", func(l []string) []string { i := at(`"type":"hold"`); return slices.Insert(l, i, l[i]) }, "hold"},
+		{"a limit above what is there", replace(`"path":"liabilities:credit:payer"`, `"lowest":0`, `"lowest":100000`), "limit"},
+		{"a limit that only the hold breaks", replace(`"path":"liabilities:credit:payer"`, `"lowest":0`, `"lowest":601`), "limit"},
+		{"an account closed over its balance", replace(`"path":"assets:processor-clearing"`, `"state":"open"`, `"state":"closed"`), "limit"},
+		{"a document left out", func(l []string) []string { i := at(`"type":"document"`); return slices.Delete(l, i, i+1) }, "series, document"},
+		{"the last document left out", func(l []string) []string { i := at(`"type":"series"`); return slices.Delete(l, i-1, i) }, "series, document"},
+		{"the last document, and its number given back", func(l []string) []string {
+			i := at(`"type":"series"`)
+			l[i] = strings.Replace(l[i], `"last":2`, `"last":1`, 1)
+			return slices.Delete(l, i-1, i)
+		}, "document"},
+		{"a number twice", replace(`"type":"document"`, `"number":1`, `"number":2`), "series"},
+		{"two documents swapped", func(l []string) []string {
+			i := at(`"type":"document"`)
+			l[i], l[i+1] = l[i+1], l[i]
+			return l
+		}, "series"},
+		{"a document's amount", replace(`"type":"document"`, `"amount":1000`, `"amount":1001`), "document"},
+		{"a document of another entry", replace(`"type":"document"`, `"entry":"`, `"entry":"0`), "document"},
+		{"two documents of one entry", func(l []string) []string {
+			i := at(`"type":"document"`)
+			l[i+1] = strings.Replace(l[i], `"number":1`, `"number":2`, 1)
+			return l
+		}, "document"},
+		{"the series left out", func(l []string) []string { i := at(`"type":"document"`); return slices.Delete(l, i, i+3) }, "series"},
+		{"everything after the saved head left out", func(l []string) []string { return append(l[:at(`"key":"part"`)], l[at(`"type":"balance"`):]...) }, "balance, hold, head, signature, saved head"},
+	}
+	var rows [][2]string
+	for _, tt := range tests {
+		rows = append(rows, [2]string{tt.name, tt.want})
+	}
+	inDocs(t, rows)
+	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			changed := strings.Join(tt.change(slices.Clone(lines)), "")
-			_, found, err := VerifyExport(strings.NewReader(changed), v, early, newest)
+			_, found, err := VerifyExport(strings.NewReader(changed), Known{v, []string{early, newest}, []string{"papers"}})
 			got := kinds(found)
 			if err != nil {
 				got = "broken"
@@ -268,6 +301,27 @@ func TestVerifyExport(t *testing.T) {
 			}
 		})
 	}
+}
+
+// exportWithPapers numbers two of the city's entries, as another room does with receipts.
+func exportWithPapers(ctx context.Context, db Beginner, w io.Writer) error {
+	return ExportJSONL(ctx, db, w, Series{Name: "papers", Kind: "history", Due: 0, Each: func(ctx context.Context, tx pgx.Tx, f func(Document) error) (int64, error) {
+		var books Books
+		list, err := books.EntriesBySource(ctx, tx, migrated, "old", "", 10)
+		if err != nil {
+			return 0, err
+		}
+		for i, e := range list {
+			d := Document{Number: int64(i + 1), EntryID: e.ID, Hash: []byte("what it says")}
+			for _, l := range e.Lines {
+				d.Amount += max(0, l.Amount)
+			}
+			if err := f(d); err != nil {
+				return 0, err
+			}
+		}
+		return int64(len(list)), nil
+	}})
 }
 
 func kinds(found []Finding) string {
@@ -291,7 +345,7 @@ func FuzzVerifyExport(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		if _, found, err := VerifyExport(bytes.NewReader(text), v); err == nil && len(found) == 0 {
+		if _, found, err := VerifyExport(bytes.NewReader(text), Known{Log: v}); err == nil && len(found) == 0 {
 			t.Errorf("accepted %q", text)
 		}
 	})
@@ -303,7 +357,7 @@ func TestTamperingWithTheSecondLayer(t *testing.T) {
 	h, v, early := city(t)
 	owner := testdb.Owner(t, h.db)
 	id := func(key string) string { return "(select id from ledger.journal_entry where key = '" + key + "')" }
-	for _, tt := range []struct{ name, sql, want string }{
+	tests := []struct{ name, sql, want string }{
 		{"a hold ended", `update ledger.hold set state = 'voided' where entry_id = ` + id("held"), "hold"},
 		{"a hold opened again", `update ledger.hold set state = 'open' where entry_id = ` + id("captured"), "hold"},
 		{"a hold forgotten", `delete from ledger.hold where entry_id = ` + id("held"), "hold"},
@@ -325,7 +379,13 @@ func TestTamperingWithTheSecondLayer(t *testing.T) {
 		{"what was known when", `update ledger.log_moment set size = size + 1 where at = (select min(at) from ledger.log_moment)`, "moment"},
 		{"when it was known", `delete from ledger.log_moment where at = (select max(at) from ledger.log_moment)`, "moment"},
 		{"a limit above what is available", `update ledger.account set lowest = 601 where path = '` + credits + `'`, "limit"},
-	} {
+	}
+	var rows [][2]string
+	for _, tt := range tests {
+		rows = append(rows, [2]string{tt.name, tt.want})
+	}
+	inDocs(t, rows)
+	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			err := pgx.BeginFunc(t.Context(), owner, func(tx pgx.Tx) error {
 				if _, err := tx.Conn().PgConn().Exec(t.Context(), guards("disable")+tt.sql+"; "+guards("enable")).ReadAll(); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"guichet/internal/doctable"
 	"guichet/internal/testdb"
 )
 
@@ -133,6 +134,11 @@ func TestTamperingIsFound(t *testing.T) {
 		{"a key dropped", `alter table ledger.posting drop constraint posting_once`, []string{"guard"}},
 		{"a right given", `grant update on ledger.posting to guichet_app`, []string{"grant"}},
 	}
+	var rows [][2]string
+	for _, tt := range tests {
+		rows = append(rows, [2]string{tt.name, strings.Join(tt.want, ", ")})
+	}
+	inDocs(t, rows)
 	back := errors.New("roll back")
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -189,6 +195,16 @@ func TestTamperingIsFound(t *testing.T) {
 	if err := VerifyHead(t.Context(), h.db, saved, other); !errors.Is(err, ErrProof) {
 		t.Errorf("another key: got %v, want ErrProof", err)
 	}
+}
+
+// inDocs compares a table of changes and findings with that in the documents.
+func inDocs(t *testing.T, tests [][2]string) {
+	t.Helper()
+	rows := [][]string{{"changed", "named"}}
+	for _, tt := range tests {
+		rows = append(rows, []string{tt[0], "`" + strings.ReplaceAll(tt[1], ", ", "`, `") + "`"})
+	}
+	doctable.Check(t, "../docs/ledger-proof.md", t.Name(), rows)
 }
 
 const forged = `insert into ledger.journal_entry select md5('forged')::uuid, 'forged', kind, effective_on, recorded_at, currency, accounts, amounts, dimensions,

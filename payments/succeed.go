@@ -111,6 +111,9 @@ func (s *Service) shift(ctx context.Context, tx pgx.Tx, p *Payment, to State) (m
 	return err == nil, err
 }
 
+// succeededKind is the kind of the entries that receipts are about.
+const succeededKind = "payment.succeeded"
+
 // succeed records that the processor took the money: state, books, bills, events
 // and the jobs that follow commit together or not at all.
 func (s *Service) succeed(ctx context.Context, tx pgx.Tx, p *Payment) error {
@@ -141,7 +144,7 @@ func (s *Service) succeed(ctx context.Context, tx pgx.Tx, p *Payment) error {
 		lines = append(lines, line)
 	}
 	p.EntryID, err = s.books.Append(ctx, tx, ledger.Entry{
-		Key: "payment/" + p.ID + "/succeeded", Kind: "payment.succeeded", EffectiveOn: clock.DateOf(s.now()), RecordedAt: s.now(),
+		Key: "payment/" + p.ID + "/succeeded", Kind: succeededKind, EffectiveOn: clock.DateOf(s.now()), RecordedAt: s.now(),
 		Currency: money.CAD, Lines: lines, SourceType: "payment", SourceID: p.ID, Actor: audit.From(ctx).Actor, Channel: p.Channel,
 		Description: "Payment " + id.Group(p.Reference),
 	})

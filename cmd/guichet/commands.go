@@ -12,6 +12,7 @@ import (
 	"guichet/internal/database"
 	"guichet/ledger"
 	"guichet/migrations"
+	"guichet/payments"
 	"guichet/reconcile"
 )
 
@@ -198,14 +199,13 @@ func (c *exportCmd) Run(ctx context.Context, e env) error {
 		return err
 	}
 	defer w.close()
-	write := ledger.ExportHledger
 	switch c.Format {
 	case "beancount":
-		write = ledger.ExportBeancount
+		return ledger.ExportBeancount(ctx, w.db, e.out)
 	case "jsonl":
-		write = ledger.ExportJSONL
+		return ledger.ExportJSONL(ctx, w.db, e.out, payments.Receipts())
 	}
-	return write(ctx, w.db, e.out)
+	return ledger.ExportHledger(ctx, w.db, e.out)
 }
 
 // pollEvery is how often a command looks whether what it waits for has happened.

@@ -19,6 +19,7 @@ import (
 	"guichet/internal/clock"
 	"guichet/internal/money"
 	"guichet/ledger"
+	"guichet/payments"
 )
 
 // ledgerCmd is what accounting does with the books from a shell.
@@ -312,7 +313,7 @@ func verifyExport(e env, export, log string, heads []string) error {
 		return err
 	}
 	defer file.Close()
-	sum, found, err := ledger.VerifyExport(file, verifier, saved...)
+	sum, found, err := ledger.VerifyExport(file, ledger.Known{Log: verifier, Heads: saved, Series: []string{payments.Receipts().Name}})
 	if err != nil {
 		return err
 	}
@@ -322,8 +323,8 @@ func verifyExport(e env, export, log string, heads []string) error {
 	if len(found) > 0 {
 		return errShown
 	}
-	fmt.Fprintf(e.out, "the export is sound: %d entries sealed under root %s, %d waiting, debits of %s, %d accounts; it agrees with %d saved heads\n",
-		sum.Entries, sum.Root, sum.Waiting, sum.Debits, sum.Accounts, sum.Heads)
+	fmt.Fprintf(e.out, "the export is sound: %d entries sealed under root %s, %d waiting, debits of %s, %d accounts, receipts 1 to %d; it agrees with %d saved heads\n",
+		sum.Entries, sum.Root, sum.Waiting, sum.Debits, sum.Accounts, sum.Series[payments.Receipts().Name], sum.Heads)
 	return nil
 }
 
