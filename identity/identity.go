@@ -72,7 +72,7 @@ type Visitor struct {
 // keyed returns the hash that value is found by. kind keeps equal text of two kinds apart.
 func (s *Service) keyed(kind, value string) []byte { return s.lookup.Sum(kind + "\x00" + value) }
 
-// A querier is a pool or a transaction.
-type querier interface {
+// A Querier is a pool or a transaction.
+type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }

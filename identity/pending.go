@@ -125,7 +125,7 @@ func (s *Service) lock(ctx context.Context, tx pgx.Tx, pendingID, browser string
 	return s.pending(ctx, tx, lockPendingSQL, pendingID, browser)
 }
 
-func (s *Service) pending(ctx context.Context, q querier, sql, pendingID, browser string) (Pending, error) {
+func (s *Service) pending(ctx context.Context, q Querier, sql, pendingID, browser string) (Pending, error) {
 	if !id.Valid(pendingID) || browser == "" {
 		return Pending{}, ErrNoPending
 	}

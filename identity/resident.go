@@ -76,7 +76,7 @@ func (s *Service) Resident(ctx context.Context, residentID string) (Resident, er
 	return r, nil
 }
 
-func (s *Service) resident(ctx context.Context, q querier, residentID string) (Resident, error) {
+func (s *Service) resident(ctx context.Context, q Querier, residentID string) (Resident, error) {
 	row := sealedResident{id: residentID}
 	err := q.QueryRow(ctx, `
 		select r.state, r.lang, r.profile, r.updated_at, k.box, e.id, e.box, coalesce(e.bounced, '')

@@ -42,6 +42,7 @@ type Person struct {
 	AMR        []string // RFC 8176
 	SignedInAt time.Time
 	SessionID  string
+	ActingID   string // the right under which they act for somebody else; alive or not: identity/delegation knows
 }
 
 // signIn opens a session for a resident who has just proved to be one, moves the
@@ -146,7 +147,7 @@ func (s *Service) Session(ctx context.Context, token string) (Person, error) {
 	var seen time.Time
 	now := s.now()
 	err := s.db.QueryRow(ctx, sessionSQL, id.Hash(token), now, now.Add(-sessionIdle)).
-		Scan(&p.SessionID, &p.ACR, &p.AMR, &p.SignedInAt, &seen,
+		Scan(&p.SessionID, &p.ACR, &p.AMR, &p.SignedInAt, &seen, &p.ActingID,
 			&row.id, &row.state, &row.lang, &row.profile, &row.updatedAt, &row.key, &row.emailID, &row.email)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Person{}, ErrNoSession
@@ -168,7 +169,7 @@ func (s *Service) Session(ctx context.Context, token string) (Person, error) {
 }
 
 const sessionSQL = `
-select s.id, s.acr, s.amr, s.signed_in_at, s.seen_at,
+select s.id, s.acr, s.amr, s.signed_in_at, s.seen_at, coalesce(s.acting_id::text, ''),
 	r.id, r.state, r.lang, r.profile, r.updated_at, k.box, e.id, e.box
 from identity.session s
 join identity.resident r on r.id = s.resident_id and r.state = 'active'

@@ -213,7 +213,8 @@ func periodic() []*river.PeriodicJob {
 	return []*river.PeriodicJob{every(20*time.Second, payments.SweepArgs{}), every(time.Hour, housekeepingArgs{}), reconcile.Periodic()}
 }
 
-// housekeepingArgs is the job that deletes what has expired and tends the keys.
+// housekeepingArgs is the job that deletes what has expired, tends the keys, and ends
+// rights to act that are past their last day.
 type housekeepingArgs struct{}
 
 // Kind names the job. It is stored with queued jobs: never change it.
@@ -223,7 +224,7 @@ func (w *world) housekeep(ctx context.Context) error {
 	if err := w.provider.TendKeys(ctx); err != nil {
 		return err
 	}
-	for _, sweep := range []func(context.Context) (int64, error){w.people.Sweep, w.provider.Sweep, w.staff.Sweep} {
+	for _, sweep := range []func(context.Context) (int64, error){w.people.Sweep, w.provider.Sweep, w.staff.Sweep, w.acting.Tend} {
 		if _, err := sweep(ctx); err != nil {
 			return err
 		}

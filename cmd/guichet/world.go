@@ -21,6 +21,7 @@ import (
 	"guichet/api/web"
 	"guichet/department"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/provider"
 	"guichet/identity/staff"
 	"guichet/internal/audit"
@@ -56,6 +57,7 @@ type world struct {
 	payments  *payments.Service
 	processor payments.Processor
 	people    *identity.Service
+	acting    *delegation.Service
 	provider  *provider.Service
 	staff     *staff.Service
 	nightly   *reconcile.Nightly
@@ -101,7 +103,7 @@ func newWorld(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *worl
 }
 
 func (w *world) openRooms(ctx context.Context) error {
-	templates, err := mail.NewTemplates(payments.MailTemplates, identity.MailTemplates)
+	templates, err := mail.NewTemplates(payments.MailTemplates, identity.MailTemplates, delegation.MailTemplates)
 	if err != nil {
 		return err
 	}
@@ -135,6 +137,9 @@ func (w *world) openRooms(ctx context.Context) error {
 		Queue: w.queue, Outbox: w.outbox, Links: links, Render: w.documents.Receipt, Now: w.clock.Now, Log: w.log,
 	}, payments.Config{BaseURL: w.cfg.BaseURL})
 	if w.people, err = identity.New(ctx, w.db, identity.Config{Now: w.clock.Now, Master: w.key, Mail: w.outbox}); err != nil {
+		return err
+	}
+	if w.acting, err = delegation.New(ctx, w.db, delegation.Config{People: w.people, Mail: w.outbox, Master: w.key, Now: w.clock.Now, BaseURL: w.cfg.BaseURL}); err != nil {
 		return err
 	}
 	w.provider, err = provider.New(ctx, w.db, w.people, provider.Config{

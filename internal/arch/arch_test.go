@@ -37,9 +37,10 @@ var arrows = map[string][]string{
 	"payments/stripe":       {"payments", "internal"},
 	"payments/paymentstest": {"payments", "ledger", "department", "internal"},
 
-	"identity":          {"department", "internal"},
-	"identity/provider": {"identity", "department", "internal"},
-	"identity/staff":    {"identity", "department", "internal"},
+	"identity":            {"department", "internal"},
+	"identity/delegation": {"identity", "department", "internal"},
+	"identity/provider":   {"identity", "identity/delegation", "department", "internal"},
+	"identity/staff":      {"identity", "department", "internal"},
 
 	"ledger":     {"internal"},
 	"department": {"internal"},

@@ -33,6 +33,8 @@ type Origin struct {
 	Network   string // address of the client as the trusted proxy saw it
 	RequestID string
 	Channel   string // web, counter, phone, api, …
+	// OnBehalfOf is the opaque id of the party in whose name the actor acts, or "".
+	OnBehalfOf string
 }
 
 type key struct{}
@@ -73,9 +75,9 @@ func Record(ctx context.Context, tx pgx.Tx, e Event) error {
 	}
 	o := From(ctx)
 	_, err := tx.Exec(ctx, `
-insert into ops.audit (at, action, object_type, object_id, subject, actor, actor_kind, channel, network, request_id, details)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-		e.At, e.Action, e.ObjectType, e.ObjectID, e.Subject, o.Actor, o.ActorKind, o.Channel, o.Network, o.RequestID, details)
+insert into ops.audit (at, action, object_type, object_id, subject, actor, actor_kind, channel, network, request_id, on_behalf_of, details)
+values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`,
+		e.At, e.Action, e.ObjectType, e.ObjectID, e.Subject, o.Actor, o.ActorKind, o.Channel, o.Network, o.RequestID, o.OnBehalfOf, details)
 	if err != nil {
 		return fmt.Errorf("audit %s: %w", e.Action, err)
 	}

@@ -17,7 +17,7 @@ var at = time.Date(2026, time.November, 24, 12, 0, 0, 0, time.UTC)
 func TestRecordKeepsWhoWhatAndWhere(t *testing.T) {
 	t.Parallel()
 	db := testdb.New(t)
-	ctx := audit.With(t.Context(), audit.Origin{Actor: "r1", ActorKind: audit.Resident, Network: "203.0.113.7", RequestID: "q1", Channel: "web"})
+	ctx := audit.With(t.Context(), audit.Origin{Actor: "r1", ActorKind: audit.Resident, Network: "203.0.113.7", RequestID: "q1", Channel: "web", OnBehalfOf: "p1"})
 	record := func(ctx context.Context, e audit.Event) error {
 		return pgx.BeginFunc(ctx, db, func(tx pgx.Tx) error { return audit.Record(ctx, tx, e) })
 	}
@@ -31,7 +31,7 @@ func TestRecordKeepsWhoWhatAndWhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows, err := db.Query(t.Context(), `
-select concat_ws(' ', action, object_type, object_id, subject, actor, actor_kind, channel, network, request_id, details::text, (at = $1)::text)
+select concat_ws(' ', action, object_type, object_id, subject, actor, actor_kind, channel, network, request_id, on_behalf_of, details::text, (at = $1)::text)
 from ops.audit order by seq limit 10`, at)
 	if err != nil {
 		t.Fatal(err)
@@ -41,8 +41,8 @@ from ops.audit order by seq limit 10`, at)
 		t.Fatal(err)
 	}
 	want := []string{
-		`bill.viewed bill b1 r1 r1 resident web 203.0.113.7 q1 {"lines": 3} true`,
-		`run.started run n1  system system    {} true`,
+		`bill.viewed bill b1 r1 r1 resident web 203.0.113.7 q1 p1 {"lines": 3} true`,
+		`run.started run n1  system system     {} true`,
 	}
 	if len(got) != 2 || got[0] != want[0] || got[1] != want[1] {
 		t.Errorf("rows %q, want %q", got, want)
