@@ -32,6 +32,8 @@ import (
 
 var (
 	ErrNotFound = errors.New("department not found")
+	ErrNoKey    = errors.New("the department has no such API key")
+	ErrNoHook   = errors.New("the department has no such webhook endpoint")
 	ErrKey      = errors.New("API key is unknown or revoked")
 	ErrExists   = errors.New("department exists already with other content")
 )
@@ -147,39 +149,6 @@ func one(rows pgx.Rows, err error) (Department, error) {
 	return d, err
 }
 
-// IssueKey makes an API key for the department's application and returns it; it
-// is shown this once. env is "test" or "live" and part of the key's text.
-func (s *Service) IssueKey(ctx context.Context, tx pgx.Tx, departmentID, name, env string) (string, error) {
-	secret := "guichet_" + env + "_" + id.Secret()
-	keyID := id.New()
-	o := audit.From(ctx)
-	_, err := tx.Exec(ctx, `
-		insert into department.api_key (id, department_id, name, prefix, hash, created_at, created_by)
-		values ($1, $2, $3, $4, $5, $6, $7)`,
-		keyID, departmentID, name, secret[:len("guichet_")+len(env)+5], id.Hash(secret), s.now(), o.Actor)
-	if err != nil {
-		return "", fmt.Errorf("issue key %q: %w", name, err)
-	}
-	return secret, audit.Record(ctx, tx, audit.Event{
-		Action: "api_key.created", ObjectType: "api_key", ObjectID: keyID,
-		Details: map[string]any{"department": departmentID, "name": name}, At: s.now(),
-	})
-}
-
-// RevokeKey makes a key useless from now on. Revoking again changes nothing.
-func (s *Service) RevokeKey(ctx context.Context, tx pgx.Tx, departmentID, keyID string) error {
-	tag, err := tx.Exec(ctx, `
-		update department.api_key set revoked_at = $3
-		where id = $1 and department_id = $2 and revoked_at is null`, keyID, departmentID, s.now())
-	if err != nil {
-		return fmt.Errorf("revoke key: %w", err)
-	}
-	if tag.RowsAffected() == 0 {
-		return nil
-	}
-	return audit.Record(ctx, tx, audit.Event{Action: "api_key.revoked", ObjectType: "api_key", ObjectID: keyID, At: s.now()})
-}
-
 // Authenticate returns the department a key belongs to, or ErrKey. The key is
 // compared by its SHA-256 in an index: nothing about a wrong key is learnt from time.
 func (s *Service) Authenticate(ctx context.Context, key string) (Department, error) {
@@ -189,7 +158,7 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Department, err
 	err := s.db.QueryRow(ctx, `
 		select d.id, d.code, d.name_en, d.name_fr, d.basis, d.hst_number, k.id, k.last_used_on
 		from department.api_key k join department.department d on d.id = k.department_id
-		where k.hash = $1 and k.revoked_at is null`, id.Hash(key)).
+		where k.hash = $1 and k.revoked_at is null and k.state = 'active'`, id.Hash(key)).
 		Scan(&d.ID, &d.Code, &d.NameEN, &d.NameFR, &d.Basis, &d.HSTNumber, &keyID, &lastUsed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Department{}, ErrKey
@@ -209,7 +178,7 @@ func (s *Service) Authenticate(ctx context.Context, key string) (Department, err
 
 // AddEndpoint registers where the department hears of events and returns the
 // signing secret ("whsec_…"); it is shown this once. A second registration of the
-// same address is ErrExists. An address inside the network, or over plain HTTP, needs
+// same address is ErrExists, unless the first was disabled. An address inside the network, or over plain HTTP, needs
 // allowPrivate.
 func (s *Service) AddEndpoint(ctx context.Context, tx pgx.Tx, departmentID, address string, allowPrivate bool) (string, error) {
 	u, err := url.Parse(address)

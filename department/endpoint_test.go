@@ -2,6 +2,7 @@ package department
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -99,5 +100,41 @@ func TestADisabledEndpointHearsNothingMore(t *testing.T) {
 	}
 	if err := s.db.QueryRow(t.Context(), `select state from department.delivery`).Scan(&state); err != nil || state != "failed" || heard != 0 {
 		t.Errorf("the delivery is %s, %v, and the endpoint heard %d events; want failed and none", state, err, heard)
+	}
+}
+
+func TestADisabledEndpointComesBackWithAnotherSecret(t *testing.T) {
+	s, d := newTown(t)
+	add := func() (secret string, err error) {
+		err = pgx.BeginFunc(t.Context(), s.db, func(tx pgx.Tx) error {
+			secret, err = s.AddEndpoint(t.Context(), tx, d.ID, "https://hooks.example.ca/guichet", false)
+			return err
+		})
+		return secret, err
+	}
+	first, err := add()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := add(); !errors.Is(err, ErrExists) {
+		t.Errorf("the same address again: %v", err)
+	}
+	list, err := s.Endpoints(t.Context(), s.db, d.ID)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	for range 2 {
+		s.do(t, func(tx pgx.Tx) error { return s.DisableEndpoint(t.Context(), tx, d.ID, list[0].ID) })
+	}
+	err = pgx.BeginFunc(t.Context(), s.db, func(tx pgx.Tx) error { return s.DisableEndpoint(t.Context(), tx, id.New(), list[0].ID) })
+	if !errors.Is(err, ErrNoHook) {
+		t.Errorf("another department's endpoint: %v", err)
+	}
+	second, err := add()
+	if err != nil || second == first {
+		t.Fatalf("again after disabling: %v", err)
+	}
+	if list, err = s.Endpoints(t.Context(), s.db, d.ID); err != nil || len(list) != 2 || list[0].State != "disabled" || list[1].State != "active" {
+		t.Errorf("%+v, %v", list, err)
 	}
 }

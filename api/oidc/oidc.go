@@ -93,6 +93,7 @@ func (h *Handler) Routes(r chi.Router) {
 	r.Get("/oidc/jwks", h.jwks)
 	r.HandleFunc("/oidc/token", h.token)
 	r.HandleFunc("/oidc/userinfo", h.userinfo)
+	r.Post("/staff/backchannel-logout", h.directoryLogout)
 	r.Group(func(r chi.Router) {
 		r.Use(h.sessions.Load)
 		r.Get("/oidc/authorize", h.authorize)
@@ -107,6 +108,8 @@ func (h *Handler) Routes(r chi.Router) {
 		r.Get("/staff/signin", h.staffSignIn)
 		r.Get("/staff/callback", h.staffCallback)
 		r.Post("/staff/signout", h.staffSignOut)
+		r.Get("/staff/break-glass", h.breakGlassPage)
+		r.Post("/staff/break-glass", h.breakGlass)
 	})
 }
 
@@ -114,7 +117,7 @@ func (h *Handler) Routes(r chi.Router) {
 // programs may post to: they carry their own proof or change nothing. All others stay
 // behind http.CrossOriginProtection.
 func CrossSite() []string {
-	return []string{"POST /oidc/authorize", "POST /oidc/token", "POST /oidc/userinfo", "POST /oidc/logout"}
+	return []string{"POST /oidc/authorize", "POST /oidc/token", "POST /oidc/userinfo", "POST /oidc/logout", "POST /staff/backchannel-logout"}
 }
 
 // discovery is the provider's description of itself (OpenID Connect Discovery 1.0,

@@ -23,11 +23,12 @@ func TestPages(t *testing.T) {
 	third.FirstParty = false
 	bare.FirstParty, bare.Sees = false, nil
 	webtest.Room(t, "oidc", files, webtest.Samples{
-		"oidc/email":     {own, asked},
-		"oidc/code":      {own, asked},
-		"oidc/profile":   {own, asked},
-		"oidc/consent":   {asked, third, bare},
-		"oidc/signout":   {signOutPage{Name: "Demo"}, signOutPage{"Demo", "portal", "https://portal.example/bye", "s"}},
-		"oidc/signedout": {nil},
+		"oidc/email":      {own, asked},
+		"oidc/code":       {own, asked},
+		"oidc/profile":    {own, asked},
+		"oidc/consent":    {asked, third, bare},
+		"oidc/signout":    {signOutPage{Name: "Demo"}, signOutPage{"Demo", "portal", "https://portal.example/bye", "s"}},
+		"oidc/signedout":  {nil},
+		"oidc/breakglass": {breakGlassForm{}, breakGlassForm{form}},
 	})
 }

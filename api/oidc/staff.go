@@ -22,6 +22,7 @@ import (
 type Directory struct {
 	Issuer, ClientID, ClientSecret string
 	GroupsScope                    string // asked for beside openid, profile, email; "" for none
+	FreshACR                       string // demanded of a fresh proof, such as phishing-resistant; "" for none
 }
 
 // tokenAge is how old an answer of the directory may be.
@@ -38,6 +39,7 @@ type directory struct {
 	ready  bool
 	oauth  oauth2.Config
 	tokens *oidcrp.IDTokenVerifier
+	outs   *oidcrp.IDTokenVerifier // of logout tokens
 	info   *oidcrp.Provider
 	iss    bool // the directory promises iss in its answers
 }
@@ -76,12 +78,17 @@ func (d *directory) discover(ctx context.Context) error {
 	d.oauth = oauth2.Config{
 		ClientID: d.ClientID, ClientSecret: d.ClientSecret, Endpoint: p.Endpoint(), RedirectURL: d.callback, Scopes: scopes,
 	}
-	d.tokens = p.Verifier(&oidcrp.Config{ClientID: d.ClientID, Now: d.now, SupportedSigningAlgs: []string{oidcrp.ES256, oidcrp.RS256}})
+	checks := oidcrp.Config{ClientID: d.ClientID, Now: d.now, SupportedSigningAlgs: []string{oidcrp.ES256, oidcrp.RS256}}
+	d.tokens = p.Verifier(&checks)
+	logout := checks
+	logout.SkipExpiryCheck = true // exp is not required of them; their age is
+	d.outs = p.Verifier(&logout)
 	d.info, d.iss, d.ready = p, more.Iss, true
 	return nil
 }
 
-// staffSignIn sends the browser to the directory.
+// staffSignIn sends the browser to the directory; with fresh=1 the directory must let
+// the person prove again who they are.
 func (h *Handler) staffSignIn(w http.ResponseWriter, r *http.Request) {
 	back := session.LocalPath(r.URL.Query().Get("return"))
 	if back == "/" {
@@ -92,13 +99,20 @@ func (h *Handler) staffSignIn(w http.ResponseWriter, r *http.Request) {
 		h.site.Fail(w, r, http.StatusServiceUnavailable, "oidc.staff.unreachable")
 		return
 	}
-	p, err := h.staff.Begin(r.Context(), back)
+	p, err := h.staff.Begin(r.Context(), staff.Wanted{ReturnPath: back, Fresh: r.URL.Query().Get("fresh") != ""})
 	if err != nil {
 		h.brokenPage(w, r, "staff sign-in", err)
 		return
 	}
 	h.sessions.SetDirectoryBrowser(w, p.Browser)
-	to := h.directory.oauth.AuthCodeURL(p.State, oidcrp.Nonce(p.Nonce), oauth2.S256ChallengeOption(p.Verifier))
+	options := []oauth2.AuthCodeOption{oidcrp.Nonce(p.Nonce), oauth2.S256ChallengeOption(p.Verifier)}
+	if p.Fresh {
+		options = append(options, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
+		if h.directory.FreshACR != "" {
+			options = append(options, oauth2.SetAuthURLParam("acr_values", h.directory.FreshACR))
+		}
+	}
+	to := h.directory.oauth.AuthCodeURL(p.State, options...)
 	w.Header().Set("Cache-Control", "no-store")
 	http.Redirect(w, r, to, http.StatusSeeOther)
 }
@@ -125,6 +139,11 @@ func (h *Handler) staffCallback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	u, err := h.directory.answer(r.Context(), v, p)
+	if errors.Is(err, errNotFresh) {
+		h.log.WarnContext(r.Context(), "the directory's answer is no fresh proof", "error", err)
+		h.site.Fail(w, r, http.StatusForbidden, "oidc.staff.not_fresh")
+		return
+	}
 	if err != nil {
 		h.log.WarnContext(r.Context(), "the directory's answer is refused", "error", err)
 		h.site.Fail(w, r, http.StatusBadGateway, "oidc.staff.answer")
@@ -141,6 +160,10 @@ func (h *Handler) staffCallback(w http.ResponseWriter, r *http.Request) {
 		h.see(w, r, p.ReturnPath)
 	}
 }
+
+// errNotFresh says that the directory was asked to let somebody prove who they are, and
+// does not say that it did.
+var errNotFresh = errors.New("the directory does not say that the person has just proved who they are")
 
 // answer exchanges the code and checks everything that the directory says.
 func (d *directory) answer(ctx context.Context, v url.Values, p staff.Pending) (staff.Upstream, error) {
@@ -167,6 +190,9 @@ func (d *directory) answer(ctx context.Context, v url.Values, p staff.Pending) (
 		return staff.Upstream{}, fmt.Errorf("the ID token is %s old", age.Round(time.Second))
 	}
 	u := staff.Upstream{Issuer: token.Issuer, Subject: token.Subject}
+	if err := d.proof(token, p, &u); err != nil {
+		return staff.Upstream{}, err
+	}
 	claims := struct {
 		Name   *string   `json:"name"`
 		Email  *string   `json:"email"`
@@ -188,6 +214,35 @@ func (d *directory) answer(ctx context.Context, v url.Values, p staff.Pending) (
 		}
 	}
 	return u, nil
+}
+
+// proof reads when, how and in which session of the directory somebody proved who they
+// are, and refuses an answer that was to be fresh and is not.
+func (d *directory) proof(token *oidcrp.IDToken, p staff.Pending, u *staff.Upstream) error {
+	var said struct {
+		AuthTime int64  `json:"auth_time"`
+		ACR      string `json:"acr"`
+		Sid      string `json:"sid"`
+	}
+	if err := token.Claims(&said); err != nil {
+		return fmt.Errorf("read the ID token: %w", err)
+	}
+	u.Sid = said.Sid
+	if said.AuthTime != 0 {
+		u.ProvedAt = time.Unix(said.AuthTime, 0)
+	}
+	age := d.now().Sub(u.ProvedAt)
+	switch {
+	case age < -time.Minute: // a proof in the future would stay fresh for longer than it should
+		return errors.New("the ID token's auth_time is to come")
+	case !p.Fresh:
+		return nil
+	case age > staff.FreshFor:
+		return fmt.Errorf("%w: auth_time is missing or old", errNotFresh)
+	case d.FreshACR != "" && said.ACR != d.FreshACR:
+		return fmt.Errorf("%w: it is not of the kind that was asked for", errNotFresh)
+	}
+	return nil
 }
 
 // staffSignOut ends the staff session. The directory's own session is the

@@ -131,7 +131,7 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: srv.URL, Now: w.clock, Master: master, Development: true})
 	must(t, err)
 	must(t, w.provider.TendKeys(t.Context()))
-	w.staff = staff.New(w.db, staff.Config{Now: w.clock, Suggest: map[string][]staff.Suggestion{
+	w.staff = staff.New(w.db, staff.Config{Now: w.clock, Alarm: []string{"duty@city.example"}, Mail: w.mail, People: w.people, Suggest: map[string][]staff.Suggestion{
 		"guichet-finance-clerk":      {{Role: staff.FinanceClerk}},
 		"guichet-department-parking": {{Role: staff.Department, DepartmentCode: "parking"}},
 	}})
@@ -158,6 +158,9 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 		r.With(sessions.RequireStaff(staff.FinanceClerk)).Get("/desk", func(rw http.ResponseWriter, r *http.Request) {
 			m, _ := session.Staff(r.Context())
 			fmt.Fprintf(rw, "desk of %s", m.Name)
+		})
+		r.With(sessions.RequireStaff(staff.Roles()...), session.RequireFresh).HandleFunc("/desk/approve", func(rw http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(rw, "approved")
 		})
 	})
 	protection := http.NewCrossOriginProtection()

@@ -260,6 +260,19 @@ func (s *Sessions) RequireStaff(roles ...string) func(http.Handler) http.Handler
 	}
 }
 
+// RequireFresh lets in members of staff whom the directory has just seen prove who they
+// are, and sends others to do so and then back: what a forgotten screen must not approve. A form
+// that was posted is lost: the person comes back to its page.
+func RequireFresh(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m, _ := Staff(r.Context()); !m.Fresh {
+			http.Redirect(w, r, "/staff/signin?fresh=1&return="+url.QueryEscape(backTo(r)), http.StatusSeeOther)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 func backTo(r *http.Request) string {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return r.URL.EscapedPath()
@@ -286,6 +299,12 @@ func Viewer(r *http.Request) web.Viewer {
 		v := web.Viewer{SignIn: "/staff/signin", SignOut: "/staff/signout"}
 		if m, ok := Staff(r.Context()); ok {
 			v.Name = m.Name
+			switch {
+			case m.BreakGlass:
+				v.Alarm = "web.alarm.yours"
+			case m.Alarm:
+				v.Alarm = "web.alarm.others"
+			}
 		}
 		return v
 	}

@@ -37,6 +37,7 @@ type Viewer struct {
 	Nav     []Link // main navigation; empty: the resident layout's own
 	SignIn  string // address of the sign-in page, when signed out
 	SignOut string // address that a sign-out form posts to
+	Alarm   string // key of what everybody at the desk must know now; "" for nothing
 }
 
 // A Link is a place in the navigation. Label is a key.

@@ -13,11 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"guichet/department"
-	"guichet/identity/provider"
-	"guichet/identity/staff"
-	"guichet/internal/approval"
 	"guichet/internal/clock"
-	"guichet/internal/config"
 	"guichet/internal/money"
 	"guichet/ledger"
 	"guichet/payments/bill"
@@ -31,12 +27,15 @@ type adminCmd struct {
 	Department adminDepartmentCmd `cmd:"" help:"Add a department, with its accounts."`
 	Accounts   adminAccountsCmd   `cmd:"" help:"Open the ledger accounts of a CSV file."`
 	Fees       adminFeesCmd       `cmd:"" help:"Load fees from a CSV file."`
-	Client     adminClientCmd     `cmd:"" help:"Register an OpenID Connect client; prints its secret once."`
-	Key        adminKeyCmd        `cmd:"" help:"Issue an API key; prints it once."`
-	Webhook    adminWebhookCmd    `cmd:"" help:"Register a webhook endpoint; prints its signing secret once."`
+	Client     adminClientCmd     `cmd:"" help:"OpenID Connect clients: add, list, rotate, revoke, disable, change, errors."`
+	Key        adminKeyCmd        `cmd:"" help:"API keys: add, list, revoke."`
+	Webhook    adminWebhookCmd    `cmd:"" help:"Webhook endpoints: add, list, revoke."`
 	Mapping    adminMappingCmd    `cmd:"" help:"Load the mapping from our accounts to SAP from a CSV file."`
-	Approve    adminApproveCmd    `cmd:"" help:"Approve, as a second person, what was proposed for a client."`
-	Staff      adminStaffCmd      `cmd:"" help:"Grant a role to a member of staff who has signed in before."`
+	Approve    adminApproveCmd    `cmd:"" help:"Approve, as a second person, what was proposed."`
+	Refuse     adminRefuseCmd     `cmd:"" help:"Refuse, as a second person, what was proposed."`
+	Staff      adminStaffCmd      `cmd:"" help:"Staff: grant, revoke, list, suspend, resume."`
+	SigningKey adminSigningKeyCmd `cmd:"" help:"The provider's signing keys: list, rotate."`
+	BreakGlass adminBreakGlassCmd `cmd:"" help:"The account for the day the directory is down: make, list, revoke."`
 }
 
 // do opens the deployment and runs f in one transaction of an administrator.
@@ -184,74 +183,6 @@ func readCSV(r io.Reader) ([]map[string]string, error) {
 	}
 }
 
-type adminClientCmd struct {
-	Department  string   `arg:"" help:"Code of the department."`
-	ID          string   `arg:"" help:"Client id."`
-	NameEN      string   `arg:"" name:"name-en" help:"Name in English."`
-	NameFR      string   `arg:"" name:"name-fr" help:"Name in French."`
-	RedirectURI []string `name:"redirect-uri" required:"" help:"Exact redirect address; may be given again."`
-	PostLogout  []string `name:"post-logout-uri" help:"Exact address after sign-out; may be given again."`
-	ThirdParty  bool     `name:"third-party" help:"Not a city department: people are asked for consent."`
-	By          string   `help:"Who proposes it; outside development a second person approves."`
-}
-
-func (c *adminClientCmd) Run(ctx context.Context, e env) error {
-	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
-		d, err := w.depts.ByCode(ctx, tx, c.Department)
-		if err != nil {
-			return nil, fmt.Errorf("department %q: %w", c.Department, err)
-		}
-		created, err := w.provider.CreateClient(ctx, tx, provider.NewClient{
-			ID: c.ID, DepartmentID: d.ID,
-			Name: provider.Words{EN: c.NameEN, FR: c.NameFR}, FirstParty: !c.ThirdParty, RedirectURIs: c.RedirectURI, PostLogout: c.PostLogout, By: c.By,
-		})
-		return map[string]string{"client_id": c.ID, "client_secret": created.Secret, "waits_for_approval": created.Approval}, err
-	})
-}
-
-type adminKeyCmd struct {
-	Department string `arg:"" help:"Code of the department."`
-	Name       string `arg:"" help:"What the key is for."`
-}
-
-func (c *adminKeyCmd) Run(ctx context.Context, e env) error {
-	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
-		d, err := w.depts.ByCode(ctx, tx, c.Department)
-		if err != nil {
-			return nil, fmt.Errorf("department %q: %w", c.Department, err)
-		}
-		kind := "test"
-		if w.cfg.Env == config.Production {
-			kind = "live"
-		}
-		key, err := w.depts.IssueKey(ctx, tx, d.ID, c.Name, kind)
-		return map[string]string{"api_key": key}, err
-	})
-}
-
-type adminWebhookCmd struct {
-	Department string `arg:"" help:"Code of the department."`
-	URL        string `arg:"" help:"Where events are posted."`
-	Private    bool   `help:"Allow plain http, and an address inside the network or on this machine."`
-}
-
-func (c *adminWebhookCmd) Run(ctx context.Context, e env) error {
-	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
-		d, err := w.depts.ByCode(ctx, tx, c.Department)
-		if err != nil {
-			return nil, fmt.Errorf("department %q: %w", c.Department, err)
-		}
-		secret, err := w.depts.AddEndpoint(ctx, tx, d.ID, c.URL, c.Private)
-		if errors.Is(err, department.ErrExists) {
-			return nil, fmt.Errorf("%s has the webhook address %s already; its secret was shown then", c.Department, c.URL)
-		}
-		if err != nil && !c.Private {
-			return nil, fmt.Errorf("%w (--private allows plain http and addresses inside the network)", err)
-		}
-		return map[string]string{"secret": secret}, err
-	})
-}
-
 type adminMappingCmd struct {
 	File   string `arg:"" type:"existingfile" help:"CSV with a header line; see the finance guide."`
 	DryRun bool   `help:"Say what would change, and change nothing."`
@@ -277,43 +208,4 @@ func (c *adminMappingCmd) Run(ctx context.Context, e env) error {
 		return fmt.Errorf("load %s: %w", c.File, err)
 	}
 	return json.NewEncoder(e.out).Encode(change)
-}
-
-type adminApproveCmd struct {
-	Approval string `arg:"" help:"Id of what waits, as the proposing command printed it."`
-	By       string `required:"" help:"Who approves: not the one who proposed."`
-}
-
-func (c *adminApproveCmd) Run(ctx context.Context, e env) error {
-	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
-		return map[string]string{"approved": c.Approval}, w.provider.Approve(ctx, tx, approval.Decision{ID: c.Approval, By: c.By, At: w.clock.Now()})
-	})
-}
-
-type adminStaffCmd struct {
-	Email      string `arg:"" help:"The member's address in the city's directory."`
-	Role       string `arg:"" help:"Role, such as finance-clerk."`
-	Department string `help:"Code of the department; the whole city when left out."`
-	By         string `required:"" help:"Who grants it."`
-}
-
-func (c *adminStaffCmd) Run(ctx context.Context, e env) error {
-	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
-		members, err := w.staff.MembersByEmail(ctx, c.Email)
-		if err != nil {
-			return nil, err
-		}
-		if len(members) != 1 {
-			return nil, fmt.Errorf("%d members of staff with the address %s have tried to sign in at /desk; want one", len(members), c.Email)
-		}
-		role := staff.Role{Name: c.Role}
-		if c.Department != "" {
-			d, err := w.depts.ByCode(ctx, tx, c.Department)
-			if err != nil {
-				return nil, fmt.Errorf("department %q: %w", c.Department, err)
-			}
-			role.Department = d.ID
-		}
-		return map[string]string{"member": members[0].ID, "role": c.Role}, w.staff.Grant(ctx, tx, members[0].ID, role, c.By)
-	})
 }

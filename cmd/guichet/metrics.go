@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"guichet/identity/staff"
 	"guichet/ledger"
 )
 
@@ -40,4 +41,34 @@ func (c *posterCollector) Collect(ch chan<- prometheus.Metric) {
 	ch <- prometheus.MustNewConstMetric(posterBacklog, prometheus.GaugeValue, float64(s.Backlog))
 	ch <- prometheus.MustNewConstMetric(posterLag, prometheus.GaugeValue, s.Lag.Seconds())
 	ch <- prometheus.MustNewConstMetric(posterSealed, prometheus.GaugeValue, float64(s.Sealed))
+}
+
+// watchBreakGlass adds the uses of the break-glass account: an alert where the total
+// grows, and while a session is open.
+func watchBreakGlass(r *prometheus.Registry, s *staff.Service) {
+	r.MustRegister(&breakGlassCollector{s})
+}
+
+var (
+	breakGlassUsed = prometheus.NewDesc("guichet_break_glass_used_total", "Break-glass credentials used, ever.", nil, nil)
+	breakGlassOpen = prometheus.NewDesc("guichet_break_glass_open", "Break-glass sessions open now.", nil, nil)
+)
+
+type breakGlassCollector struct{ staff *staff.Service }
+
+func (c *breakGlassCollector) Describe(ch chan<- *prometheus.Desc) {
+	ch <- breakGlassUsed
+	ch <- breakGlassOpen
+}
+
+func (c *breakGlassCollector) Collect(ch chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	used, open, err := c.staff.BreakGlassUse(ctx)
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(breakGlassUsed, err)
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(breakGlassUsed, prometheus.CounterValue, float64(used))
+	ch <- prometheus.MustNewConstMetric(breakGlassOpen, prometheus.GaugeValue, float64(open))
 }

@@ -35,6 +35,19 @@ func TestOperatorsAreToldWhatToDo(t *testing.T) {
 	for _, args := range [][]string{
 		{"admin", "department", "library", "Library", "Bibliothèque"},
 		{"admin", "webhook", "library", "http://localhost:7777/hook", "--private"},
+		{"admin", "client", "library", "library-app", "Library", "Bibliothèque", "--redirect-uri=http://localhost:7777/callback"},
+		{"admin", "client", "rotate", "library-app", "--by=me"},
+		{"admin", "client", "revoke", "library-app", "--by=me"},
+		{"admin", "client", "errors", "library-app"},
+		{"admin", "client", "list"},
+		{"admin", "client", "disable", "library-app", "--by=me", "--why=leaked"},
+		{"admin", "client", "change", "library-app", "--by=me", "--enable", "--alg=RS256"},
+		{"admin", "key", "library", "my machine"},
+		{"admin", "key", "list", "library"},
+		{"admin", "webhook", "list", "library"},
+		{"admin", "staff", "list"},
+		{"admin", "signing-key", "list"},
+		{"admin", "break-glass", "list"},
 	} {
 		if err := try(args...); err != nil {
 			t.Fatalf("%q: %v", args, err)
@@ -43,6 +56,13 @@ func TestOperatorsAreToldWhatToDo(t *testing.T) {
 	for _, c := range []struct{ want, args string }{
 		{"--private allows plain http", "admin webhook library http://localhost:7777/other"},
 		{"has the webhook address http://localhost:7777/hook already", "admin webhook library http://localhost:7777/hook --private"},
+		{"there is a client library-app already", "admin client library library-app A B --redirect-uri=http://localhost:7777/other"},
+		{"client not found", "admin client rotate nobody --by me"},
+		{"client not found", "admin client errors nobody"},
+		{"no such API key", "admin key revoke library 0198c0de-0000-7000-8000-000000000000"},
+		{"no such webhook endpoint", "admin webhook revoke library x"},
+		{"set STAFF_ALARM_MAIL first", "admin break-glass make --by me"},
+		{"approval not found", "admin approve 0198c0de-0000-7000-8000-000000000000 --by me"},
 		{"have tried to sign in at /desk", "admin staff clerk@demo.example finance-clerk --by me"},
 	} {
 		if err := try(strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) {

@@ -94,6 +94,7 @@ func (w *world) serve(ctx context.Context, public, admin, reports net.Listener) 
 		return err
 	}
 	watchPoster(metrics, poster)
+	watchBreakGlass(metrics, w.staff)
 	workers, err := w.workers()
 	if err != nil {
 		return err
@@ -147,7 +148,7 @@ func (w *world) handler() (http.Handler, error) {
 	}
 	provider, err := oidc.New(oidc.Options{
 		Issuer: w.cfg.BaseURL, Provider: w.provider, People: w.people, Staff: w.staff, Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log,
-		Directory: oidc.Directory{Issuer: w.cfg.StaffIssuer, ClientID: w.cfg.StaffClientID, ClientSecret: w.cfg.StaffClientSecret.Reveal(), GroupsScope: "groups"},
+		Directory: oidc.Directory{Issuer: w.cfg.StaffIssuer, ClientID: w.cfg.StaffClientID, ClientSecret: w.cfg.StaffClientSecret.Reveal(), GroupsScope: "groups", FreshACR: w.cfg.StaffFreshACR},
 	})
 	if err != nil {
 		return nil, err

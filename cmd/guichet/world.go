@@ -103,7 +103,7 @@ func newWorld(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *worl
 }
 
 func (w *world) openRooms(ctx context.Context) error {
-	templates, err := mail.NewTemplates(payments.MailTemplates, identity.MailTemplates, delegation.MailTemplates)
+	templates, err := mail.NewTemplates(payments.MailTemplates, identity.MailTemplates, delegation.MailTemplates, staff.MailTemplates)
 	if err != nil {
 		return err
 	}
@@ -149,7 +149,9 @@ func (w *world) openRooms(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w.staff = staff.New(w.db, staff.Config{Now: w.clock.Now, Suggest: suggestions(w.cfg)})
+	w.staff = staff.New(w.db, staff.Config{
+		Now: w.clock.Now, Suggest: suggestions(w.cfg), Alarm: w.cfg.AlarmAddresses(), Mail: w.outbox, People: w.people,
+	})
 	return w.openNightly()
 }
 
@@ -265,11 +267,27 @@ func (w *world) workers() (*river.Workers, error) {
 	err := w.outbox.AddWorkers(all, mail.SMTP{
 		Addr: w.cfg.SMTPAddr, Security: w.cfg.SMTPSecurity, User: w.cfg.SMTPUser,
 		Password: w.cfg.SMTPPassword.Reveal(), From: mail.Address{Email: w.cfg.MailFrom, Name: "Guichet"}, ReturnPath: w.cfg.MailReturnPath,
-	}, w.people, w.people)
+	}, recipients{w.people, w.cfg.AlarmAddresses()}, w.people)
 	if err != nil {
 		return nil, fmt.Errorf("mail: %w", err)
 	}
 	return all, nil
+}
+
+// recipients resolves residents by identity, and the city's own people by the settings.
+type recipients struct {
+	people *identity.Service
+	alarm  []string
+}
+
+// Address is mail.Resolver's.
+func (r recipients) Address(ctx context.Context, to string) (mail.Address, error) {
+	for n, email := range r.alarm {
+		if to == staff.AlarmRecipient(n) {
+			return mail.Address{Email: email}, nil
+		}
+	}
+	return r.people.Address(ctx, to)
 }
 
 func (w *world) close() {

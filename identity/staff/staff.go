@@ -49,6 +49,9 @@ type Member struct {
 	Roles      []Role
 	SignedInAt time.Time
 	SessionID  string // empty unless signed in
+	Fresh      bool   // the directory has seen the person prove who they are within FreshFor
+	BreakGlass bool   // the session of a break-glass credential
+	Alarm      bool   // some break-glass session is open
 }
 
 // Has reports whether the member holds a role for a department (an id, or "" for a
@@ -65,6 +68,11 @@ type Config struct {
 	// Suggest are the roles that a group of the directory brings to a member who has
 	// never had any. Only development fills it.
 	Suggest map[string][]Suggestion
+	// Alarm is who is told by mail that the break-glass account is in use.
+	Alarm []string
+	Mail  identity.Mailer
+	// People counts guesses in its buckets.
+	People *identity.Service
 }
 
 // A Suggestion is a role for a department named by its code; a code that does not
@@ -77,11 +85,14 @@ type Service struct {
 	db      *pgxpool.Pool
 	now     func() time.Time
 	suggest map[string][]Suggestion
+	alarm   []string
+	mail    identity.Mailer
+	people  *identity.Service
 }
 
 // New returns the service of a migrated database.
 func New(db *pgxpool.Pool, c Config) *Service {
-	return &Service{db: db, now: c.Now, suggest: c.Suggest}
+	return &Service{db: db, now: c.Now, suggest: c.Suggest, alarm: c.Alarm, mail: c.Mail, people: c.People}
 }
 
 var (
@@ -97,6 +108,8 @@ type Upstream struct {
 	Issuer, Subject string
 	Name, Email     string
 	Groups          []string
+	ProvedAt        time.Time // auth_time; zero when the directory does not say
+	Sid             string    // of its session, for its sign-out; "" when it does not say
 }
 
 // SignedIn records what the directory said of somebody, and opens a session. It
@@ -125,7 +138,11 @@ func (s *Service) SignedIn(ctx context.Context, u Upstream, oldToken string, v i
 		if refused != nil {
 			return record(ctx, tx, s.now(), memberID, "staff.signin.failed", map[string]any{"reason": refused.Error(), "network": v.Network})
 		}
-		token, err = s.openSession(ctx, tx, memberID, oldToken, v)
+		begins := proof{oldToken: oldToken, sid: u.Sid, life: sessionMax}
+		if !u.ProvedAt.IsZero() {
+			begins.provedAt = &u.ProvedAt
+		}
+		token, err = s.openSession(ctx, tx, memberID, begins, v)
 		return err
 	})
 	if err == nil {
@@ -207,7 +224,8 @@ func (s *Service) Grant(ctx context.Context, tx pgx.Tx, memberID string, r Role,
 	return record(ctx, tx, now, memberID, "staff.role.granted", map[string]any{"role": r.Name, "department": r.Department, "channel": r.Channel, "by": by})
 }
 
-// Revoke takes a role away, at once: every request reads the roles in force.
+// Revoke takes a role away, at once, and ends the member's sessions: whoever has fewer
+// rights than a moment ago signs in again to see what is left.
 func (s *Service) Revoke(ctx context.Context, tx pgx.Tx, memberID string, r Role, by string) error {
 	if !id.Valid(memberID) {
 		return fmt.Errorf("revoke %s: %w", r.Name, ErrNotFound)
@@ -223,6 +241,9 @@ func (s *Service) Revoke(ctx context.Context, tx pgx.Tx, memberID string, r Role
 	}
 	if tag.RowsAffected() == 0 {
 		return nil
+	}
+	if _, err := s.endSessions(ctx, tx, ending{memberID: memberID, why: "role revoked", by: by}); err != nil {
+		return err
 	}
 	return record(ctx, tx, now, memberID, "staff.role.revoked", map[string]any{"role": r.Name, "department": r.Department, "channel": r.Channel, "by": by})
 }

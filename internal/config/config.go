@@ -81,6 +81,8 @@ type Config struct {
 	StaffIssuer       string `env:"STAFF_ISSUER" help:"OpenID issuer of the city's directory; empty: no staff sign-in"`
 	StaffClientID     string `env:"STAFF_CLIENT_ID" help:"goes with STAFF_ISSUER"`
 	StaffClientSecret Secret `env:"STAFF_CLIENT_SECRET" help:"goes with STAFF_ISSUER"`
+	StaffFreshACR     string `env:"STAFF_FRESH_ACR" help:"acr that the directory must show before approvals and refunds; empty: a fresh sign-in of any kind"`
+	StaffAlarmMail    string `env:"STAFF_ALARM_MAIL" help:"who is told when the break-glass account is used: addresses, comma between; empty: no such account can be made"`
 
 	BankInbox   string `env:"BANK_INBOX" help:"directory where camt.053 statements arrive; empty: none are read"`
 	BankAccount string `env:"BANK_ACCOUNT" help:"the city's account as its statements write it; goes with BANK_INBOX"`
@@ -168,6 +170,11 @@ func (c Config) check() []string {
 	if c.StaffIssuer != "" {
 		f.need(c.values(), "STAFF_CLIENT_ID", "STAFF_CLIENT_SECRET")
 	}
+	for _, address := range c.AlarmAddresses() {
+		if _, domain, ok := strings.Cut(address, "@"); !ok || domain == "" {
+			f.add("STAFF_ALARM_MAIL", "want addresses with a comma between")
+		}
+	}
 	if (c.SMTPUser == "") != (c.SMTPPassword == "") {
 		f.add("SMTP_USER, SMTP_PASSWORD", "one goes with the other")
 	}
@@ -180,6 +187,17 @@ func (c Config) check() []string {
 		f.production(c)
 	}
 	return f
+}
+
+// AlarmAddresses are who is told when the break-glass account is used.
+func (c Config) AlarmAddresses() []string {
+	var list []string
+	for _, address := range strings.Split(c.StaffAlarmMail, ",") {
+		if address = strings.TrimSpace(address); address != "" {
+			list = append(list, address)
+		}
+	}
+	return list
 }
 
 func (f *checker) sap(c Config) {
