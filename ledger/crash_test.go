@@ -3,6 +3,7 @@ package ledger
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/url"
@@ -27,16 +28,32 @@ import (
 	"guichet/migrations"
 )
 
-// childVariable tells a copy of this test binary to be the victim.
-const childVariable = "GUICHET_LEDGER_CHILD"
+// childVariable tells a copy of this test binary to be the victim, and exportVariable to
+// export into that file instead.
+const (
+	childVariable  = "GUICHET_LEDGER_CHILD"
+	exportVariable = "GUICHET_LEDGER_EXPORT"
+)
 
 func TestMain(m *testing.M) {
 	if child := os.Getenv(childVariable); child != "" {
-		if err := victim(child, os.Getenv("GUICHET_LEDGER_PREFIX")); err != nil {
-			fmt.Fprintln(os.Stderr, "victim:", err)
+		work := func() error { return victim(child, os.Getenv("GUICHET_LEDGER_PREFIX")) }
+		if path := os.Getenv(exportVariable); path != "" {
+			work = func() error { return exportHere(child, path) }
+		}
+		if err := work(); err != nil {
+			fmt.Fprintln(os.Stderr, "child:", err)
 			os.Exit(1)
 		}
 		return
+	}
+	// Sequences of the model: the command line may still say another number.
+	checks := "60"
+	if os.Getenv("GUICHET_LONG") != "" {
+		checks = "1000"
+	}
+	if err := flag.Set("rapid.checks", checks); err != nil {
+		panic(err)
 	}
 	os.Exit(m.Run())
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -12,11 +13,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/mod/sumdb/tlog"
 
 	"guichet/internal/clock"
@@ -78,6 +83,62 @@ func outside(t testing.TB, name string, args ...string) (string, error) {
 	return string(out), err
 }
 
+// maxExport is what a process may take that exports any number of entries. With the race
+// detector memory counts several times.
+const maxExport = 256 << 20
+
+// exportInAProcess writes the format that a path's name ends with, and sees that memory
+// does not grow with the books: the process streams, or it fails.
+func exportInAProcess(t testing.TB, h house, path string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0])
+	cmd.Env = append(os.Environ(), childVariable+"="+h.db.Config().ConnString(), exportVariable+"="+path)
+	started := time.Now()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("export: %v\n%s", err, out)
+	}
+	took := time.Since(started)
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		t.Fatal("this system does not say how much memory a process took")
+	}
+	peak := int64(usage.Maxrss)
+	if runtime.GOOS != "darwin" {
+		peak *= 1024
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s: %d MB in %s, %d MB of memory at most", filepath.Base(path), file.Size()>>20, took.Round(time.Millisecond), peak>>20)
+	if peak > maxExport {
+		t.Errorf("the export took %d MB of memory, at most %d expected", peak>>20, maxExport>>20)
+	}
+}
+
+// exportHere is the other side of exportInAProcess.
+func exportHere(address, path string) error {
+	ctx := context.Background()
+	db, err := pgxpool.New(ctx, address)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	switch filepath.Ext(path) {
+	case ".beancount":
+		err = ExportBeancount(ctx, db, f)
+	case ".jsonl":
+		err = ExportJSONL(ctx, db, f)
+	default:
+		err = ExportHledger(ctx, db, f)
+	}
+	return errors.Join(err, f.Close())
+}
+
 // spoil changes one cent in the last entry of a file.
 func spoil(t testing.TB, path string) {
 	t.Helper()
@@ -106,14 +167,14 @@ func TestExportIsAcceptedOutside(t *testing.T) {
 	h.fill(t, n)
 	for _, tt := range []struct {
 		name  string
-		write func(context.Context, Beginner, io.Writer) error
 		check []string
 	}{
-		{"books.journal", ExportHledger, []string{"hledger", "-f", "", "check", "--strict", "ordereddates"}},
-		{"books.beancount", ExportBeancount, []string{"bean-check", ""}},
+		{"books.journal", []string{"hledger", "-f", "", "check", "--strict", "ordereddates"}},
+		{"books.beancount", []string{"bean-check", ""}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			path := export(t, h, tt.name, tt.write)
+			path := filepath.Join(t.TempDir(), tt.name)
+			exportInAProcess(t, h, path)
 			args := strings.Split(strings.Join(tt.check, "\x00"), "\x00")
 			for i := range args {
 				if args[i] == "" {
@@ -133,6 +194,20 @@ func TestExportIsAcceptedOutside(t *testing.T) {
 			}
 		})
 	}
+	t.Run("books.jsonl", func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "books.jsonl")
+		exportInAProcess(t, h, path)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		_, v := signer(t)
+		sum, found, err := VerifyExport(f, Known{Log: v})
+		if err != nil || sum.Entries+sum.Waiting != int64(n) || kinds(found) != "signature" { // nobody signs here
+			t.Errorf("got %+v, %v, %v; want %d entries and no signature", sum, found, err, n)
+		}
+	})
 }
 
 // Both programs must arrive at our balances by themselves.

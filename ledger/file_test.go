@@ -142,6 +142,11 @@ func TestImport(t *testing.T) {
 	if err != nil || len(list) != 2 || list[0].EffectiveOn.String() != "2019-12-31" || list[0].Metadata["entry"] != "17" || list[0].Kind != "history" || list[0].Lines[0].Dimensions.Fund != "010" {
 		t.Errorf("got %+v, %v", list, err)
 	}
+	// A reversal of an imported entry names the import as its source and is no part of it.
+	h.do(t, func(ctx context.Context, tx pgx.Tx) error {
+		_, err := h.Reverse(ctx, tx, list[1].ID, Entry{Key: "back"})
+		return err
+	})
 	h.drain(t)
 	h.wantSound(t)
 	// An entry that slips in under the import's name is found.

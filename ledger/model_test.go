@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,8 +37,9 @@ type moment struct {
 
 type modelEntry struct {
 	Entry
-	month int
-	taken []money.Amount // taken back of each line, with its sign
+	sealed int64 // the size of the log that first held it, zero before
+	month  int
+	taken  []money.Amount // taken back of each line, with its sign
 }
 
 type modelHold struct {
@@ -135,6 +138,23 @@ func (m *model) verdict(e *modelEntry) error {
 	return nil
 }
 
+// verdictAll is what AppendAll must answer: limits count after the whole.
+func (m *model) verdictAll(list []*modelEntry) error {
+	whole := &modelEntry{month: -1}
+	for _, e := range list {
+		if !m.takes(e.month, e.Kind) {
+			return ErrPeriodClosed
+		}
+		whole.Lines = append(whole.Lines, e.Lines...)
+	}
+	return m.verdict(whole)
+}
+
+// begun reports whether something of an entry was taken back.
+func (e *modelEntry) begun() bool {
+	return slices.ContainsFunc(e.taken, func(a money.Amount) bool { return a != 0 })
+}
+
 // late is where an entry goes that may be late: its own date, or the first day of
 // the next month that takes it; month 2 is after both.
 func (m *model) late(e *modelEntry) {
@@ -151,11 +171,90 @@ func (m *model) late(e *modelEntry) {
 	}
 }
 
+// seal notes which entries the log has taken in since it was last looked at.
+func (m *model) seal(t *testing.T, h house) {
+	t.Helper()
+	h.clock.t = h.clock.t.Add(2 * time.Second)
+	k := moment{h.clock.t, int64(count(t, h.db, `select size from ledger.log_head`))}
+	var from int64
+	if n := len(m.known); n > 0 {
+		from = m.known[n-1].size
+	}
+	rows, err := h.db.Query(t.Context(), `select entry_id::text from ledger.posting where line = 1 and log_pos >= $1 and log_pos < $2`, from, k.size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range m.entries {
+		if e.sealed == 0 && slices.Contains(ids, e.ID) {
+			e.sealed = k.size
+		}
+	}
+	m.known = append(m.known, k)
+}
+
+// asOf asks the books for what accounts held by a date, as it was known at a moment, in
+// every form, and wants the model's answer. counts are the entries known then.
+func (m *model) asOf(t *testing.T, rt *rapid.T, books house, paths []string, at AsOf, counts func(*modelEntry) bool) {
+	t.Helper()
+	day := at.On
+	if day == (clock.Date{}) {
+		day = endOfTime
+	}
+	trial, err := books.TrialBalanceAsOf(t.Context(), books.db, at)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	for _, path := range paths {
+		want := m.balanceOf(path, day, counts)
+		if got, err := books.BalanceAsOf(t.Context(), books.db, path, at); err != nil || got != want {
+			rt.Fatalf("balance of %s at %+v: got %s, %v; want %s", path, at, got, err, want)
+		}
+		var got money.Amount
+		if i := slices.IndexFunc(trial, func(l TrialLine) bool { return l.Account.Path == path }); i >= 0 {
+			got = trial[i].Balance
+		}
+		if got != want {
+			rt.Fatalf("trial balance of %s at %+v: got %s, want %s", path, at, got, want)
+		}
+		s, err := books.StatementBetween(t.Context(), books.db, StatementQuery{Path: path, To: at.On, KnownAt: at.KnownAt, Limit: 1000})
+		if err != nil || s.Closing != want || len(s.Lines) > 0 && s.Lines[len(s.Lines)-1].Balance != want {
+			rt.Fatalf("statement of %s at %+v: closes with %s, %v; want %s", path, at, s.Closing, err, want)
+		}
+	}
+}
+
+// ledgerIDs are the accounts as postings know them: booked, and both sides held.
+func ledgerIDs(t *testing.T, h house, paths []string) []int64 {
+	t.Helper()
+	rows, err := h.db.Query(t.Context(), `select unnest(array[id, -2 * id, -2 * id - 1]) from ledger.account where path = any($1)`, paths)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids
+}
+
+// chains counts the postings of accounts that are out of number, or whose balance is not
+// the sum so far.
+const chains = `
+select count(*) from (
+	select seq, balance_after, row_number() over w as place, sum(amount) over w as total
+	from ledger.posting where account_id = any($1) window w as (partition by account_id order by seq)) p
+where seq <> place or balance_after <> total`
+
 // Random business against the model: appends, batches, replays, conflicts, holds,
-// captures, voids, expiry, reversals whole and in parts, corrections, back dates, late
-// postings, freezing and closing, months, limits that change, two posters in turn, restarts. Each
-// run has accounts and two months of its own in one database; the whole is
-// verified at the end.
+// captures, voids, expiry, reversals whole and in parts, corrections, imports, back dates,
+// late postings, freezing and closing, months, limits that change, two instances in turn
+// and at once, restarts. After every step the sums are zero, the balances those of the postings
+// and of the model, the chains whole; any question about the past has the model's answer. Each
+// run has accounts and two months of its own in one database; the whole is verified at the end.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	h := open(t)
@@ -183,7 +282,9 @@ func TestModel(t *testing.T) {
 				rt.Fatal(err)
 			}
 		}
+		ids := ledgerIDs(t, h, paths)
 		books := h
+		instances := [2]*Books{books.Books, New(h.clock.Now)}
 		posters := [2]*Poster{h.poster(PosterOptions{Batch: 3}), h.poster(PosterOptions{Batch: 3})}
 
 		date := func(rt *rapid.T) (clock.Date, int) {
@@ -306,6 +407,101 @@ func TestModel(t *testing.T) {
 							rt.Fatalf("a batch broke the limit of %s", path)
 						}
 					}
+				}
+			},
+			"all or nothing": func(rt *rapid.T) {
+				var list []*modelEntry
+				var batch []Entry
+				for range rapid.IntRange(1, 4).Draw(rt, "entries") {
+					e := &modelEntry{Entry: Entry{Key: fresh("all"), Kind: rapid.SampledFrom([]string{"payment", "adjustment"}).Draw(rt, "kind"), Lines: draw(rt)}}
+					e.EffectiveOn, e.month = date(rt)
+					list, batch = append(list, e), append(batch, e.Entry)
+				}
+				results, err := in(t, books, func(ctx context.Context, tx pgx.Tx) ([]Result, error) { return books.AppendAll(ctx, tx, batch) })
+				want := m.verdictAll(list)
+				check(rt, "all or nothing", err, want)
+				for i, e := range list {
+					if err == nil {
+						outcome(rt, e, results[i].ID, nil, nil)
+					} else if _, err := books.EntryByKey(t.Context(), h.db, e.Key); !errors.Is(err, ErrNotFound) {
+						rt.Fatalf("a part of a refused batch: got %v, want ErrNotFound", err)
+					}
+				}
+			},
+			"import": func(rt *rapid.T) {
+				var list []*modelEntry
+				im := Migration{Name: fresh("import"), Kind: "history"}
+				file := "entry,effective_on,account,debit,credit\n"
+				for i := range rapid.IntRange(1, 3).Draw(rt, "entries") {
+					a := money.Amount(rapid.IntRange(1, 300).Draw(rt, "amount"))
+					e := &modelEntry{Entry: Entry{Kind: im.Kind, Lines: []Line{
+						{Account: rapid.SampledFrom(paths).Draw(rt, "account"), Amount: a},
+						{Account: rapid.SampledFrom(paths).Draw(rt, "account"), Amount: -a},
+					}}}
+					e.EffectiveOn, e.month = date(rt)
+					file += fmt.Sprintf("%[1]d,%[2]s,%[3]s,%[4]s,\n%[1]d,%[2]s,%[5]s,,%[4]s\n", i, e.EffectiveOn, e.Lines[0].Account, a, e.Lines[1].Account)
+					im.Entries, im.Debits = im.Entries+1, im.Debits+a
+					list = append(list, e)
+				}
+				bring := func(file string) error {
+					return books.try(t.Context(), func(ctx context.Context, tx pgx.Tx) error {
+						_, err := books.Import(ctx, tx, im, strings.NewReader(file))
+						return err
+					})
+				}
+				err := bring(file)
+				check(rt, "import", err, m.verdictAll(list))
+				if err != nil {
+					return
+				}
+				check(rt, "the same file again", bring(file), nil)
+				check(rt, "another file under the name", bring(file+"\n"), ErrConflict)
+				there, err := books.EntriesBySource(t.Context(), h.db, migrated, im.Name, "", 10)
+				if err != nil || len(there) != len(list) {
+					rt.Fatalf("%d entries imported, %v; want %d", len(there), err, len(list))
+				}
+				for i, e := range list {
+					of := there[slices.IndexFunc(there, func(have Entry) bool { return have.Metadata["entry"] == fmt.Sprint(i) })]
+					if of.EffectiveOn != e.EffectiveOn || !reflect.DeepEqual(of.Lines, e.Lines) {
+						rt.Fatalf("imported %+v, want %+v", of, e.Entry)
+					}
+					e.Entry = of
+					outcome(rt, e, of.ID, nil, nil)
+				}
+			},
+			"correct": func(rt *rapid.T) {
+				if len(m.entries) == 0 {
+					rt.Skip()
+				}
+				of := rapid.SampledFrom(m.entries).Draw(rt, "entry")
+				e := &modelEntry{Entry: Entry{Key: fresh("correction"), Kind: "payment", Lines: draw(rt)}}
+				e.EffectiveOn, e.month = date(rt)
+				back := &modelEntry{Entry: Entry{
+					Key: e.Key + "/reversal", Kind: "reversal", EffectiveOn: e.EffectiveOn, Lines: opposite(of.Lines), Reverses: of.ID,
+				}, month: e.month}
+				got, err := in(t, books, func(ctx context.Context, tx pgx.Tx) (string, error) { return books.Correct(ctx, tx, of.ID, e.Entry) })
+				want := m.verdict(back)
+				if of.begun() && (want == nil || errors.Is(want, ErrLimit)) {
+					want = ErrReversed
+				}
+				if want == nil {
+					m.entries = append(m.entries, back)
+					if want = m.verdict(e); want != nil {
+						m.entries = m.entries[:len(m.entries)-1] // both or none
+					}
+				}
+				e.Corrects = of.ID
+				outcome(rt, e, got, err, want)
+				if err != nil {
+					return
+				}
+				reversal, err := books.EntryByKey(t.Context(), h.db, back.Key)
+				if err != nil || reversal.Reverses != of.ID {
+					rt.Fatalf("the reversal of a correction: %+v, %v", reversal, err)
+				}
+				back.ID, back.taken = reversal.ID, make([]money.Amount, len(back.Lines))
+				for i, l := range of.Lines {
+					of.taken[i] = max(l.Amount, -l.Amount)
 				}
 			},
 			"hold": func(rt *rapid.T) {
@@ -473,7 +669,7 @@ func TestModel(t *testing.T) {
 					rt.Skip()
 				}
 				e := rapid.SampledFrom(m.entries).Draw(rt, "entry")
-				if e.Reverses != "" || e.Hold != "" || e.AskedOn != (clock.Date{}) {
+				if e.Reverses != "" || e.Hold != "" || e.Corrects != "" || e.AskedOn != (clock.Date{}) {
 					rt.Skip()
 				}
 				again := e.Entry
@@ -501,8 +697,7 @@ func TestModel(t *testing.T) {
 					return err
 				})
 				want := m.verdict(e)
-				begun := slices.ContainsFunc(of.taken, func(a money.Amount) bool { return a != 0 })
-				if begun && (want == nil || errors.Is(want, ErrLimit)) {
+				if of.begun() && (want == nil || errors.Is(want, ErrLimit)) {
 					want = ErrReversed
 				}
 				outcome(rt, e, got, err, want)
@@ -557,14 +752,52 @@ func TestModel(t *testing.T) {
 				if _, err := p.take(t.Context(), false); err != nil {
 					rt.Fatal(err)
 				}
-				h.clock.t = h.clock.t.Add(2 * time.Second)
-				m.known = append(m.known, moment{h.clock.t, int64(count(t, h.db, `select size from ledger.log_head`))})
+				m.seal(t, h)
 			},
+			"both post at once, one appends": func(rt *rapid.T) {
+				e := &modelEntry{Entry: Entry{Key: fresh("beside"), Kind: "payment", Lines: draw(rt)}}
+				e.EffectiveOn, e.month = date(rt)
+				var wg sync.WaitGroup
+				var failed [2]error
+				for i, p := range posters {
+					wg.Go(func() { _, failed[i] = p.take(t.Context(), false) })
+				}
+				got, err := books.post(t.Context(), e.Entry)
+				wg.Wait()
+				for i, err := range failed {
+					if err != nil && !errors.Is(err, errStandby) {
+						rt.Fatalf("poster %d: %v", i, err)
+					}
+				}
+				outcome(rt, e, got, err, m.verdict(e))
+				m.seal(t, h)
+			},
+			"another instance": func(rt *rapid.T) { books.Books = instances[rapid.IntRange(0, 1).Draw(rt, "instance")] },
 			"restart": func(rt *rapid.T) {
-				books.Books = New(h.clock.Now)
-				posters[rapid.IntRange(0, 1).Draw(rt, "poster")] = h.poster(PosterOptions{Batch: 3})
+				i := rapid.IntRange(0, 1).Draw(rt, "instance")
+				instances[i], posters[i] = New(h.clock.Now), h.poster(PosterOptions{Batch: 3})
+				books.Books = instances[i]
+			},
+			"as of and as known at": func(rt *rapid.T) {
+				at := AsOf{}
+				if rapid.Bool().Draw(rt, "dated") {
+					at.On, _ = date(rt)
+				}
+				counts := func(*modelEntry) bool { return true }
+				if len(m.known) > 0 && rapid.Bool().Draw(rt, "known") {
+					k := rapid.SampledFrom(m.known).Draw(rt, "moment")
+					at.KnownAt = k.at
+					counts = func(e *modelEntry) bool { return e.sealed > 0 && e.sealed <= k.size }
+				}
+				m.asOf(t, rt, books, paths, at, counts)
 			},
 			"": func(rt *rapid.T) {
+				if broken := count(t, h.db, chains, ids); broken != 0 {
+					rt.Fatalf("%d postings out of number or with another balance than their sum", broken)
+				}
+				if sum := count(t, h.db, `select coalesce(sum(ledger.balance_now(id)), 0) from unnest($1::bigint[]) id where id > 0`, ids); sum != 0 {
+					rt.Fatalf("all balances sum to %d", sum)
+				}
 				for _, path := range paths {
 					if got, err := books.Balance(t.Context(), h.db, path); err != nil || got != m.balance(path, endOfTime) {
 						rt.Fatalf("balance of %s: got %s, %v; want %s", path, got, err, m.balance(path, endOfTime))
@@ -576,54 +809,10 @@ func TestModel(t *testing.T) {
 			},
 		})
 
-		asOf, _ := date(rt)
-		for _, day := range []clock.Date{asOf, endOfTime} {
-			trial, err := books.TrialBalance(t.Context(), h.db, day)
-			if err != nil {
-				rt.Fatal(err)
-			}
-			for _, path := range paths {
-				var got money.Amount
-				if i := slices.IndexFunc(trial, func(l TrialLine) bool { return l.Account.Path == path }); i >= 0 {
-					got = trial[i].Balance
-				}
-				if want := m.balance(path, day); got != want {
-					rt.Fatalf("trial balance of %s as of %s: got %s, want %s", path, day, got, want)
-				}
-			}
-		}
 		for _, hold := range m.holds {
 			have, err := books.HoldOf(t.Context(), h.db, hold.ID)
 			if err != nil || have.State != hold.state || (len(have.Remaining) > 0) != hold.open {
 				rt.Fatalf("hold %v: got %s with %v, %v; want %s", hold.Lines, have.State, have.Remaining, err, hold.state)
-			}
-		}
-		// Two-sided: by date, and as known when the log had that size.
-		if len(m.known) > 0 {
-			k := rapid.SampledFrom(m.known).Draw(rt, "moment")
-			sealed := map[string]bool{}
-			rows, err := h.db.Query(t.Context(), `select entry_id::text from ledger.posting where line = 1 and log_pos < $1`, k.size)
-			if err != nil {
-				rt.Fatal(err)
-			}
-			ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-			if err != nil {
-				rt.Fatal(err)
-			}
-			for _, id := range ids {
-				sealed[id] = true
-			}
-			for _, day := range []clock.Date{asOf, endOfTime} {
-				for _, path := range paths {
-					want := m.balanceOf(path, day, func(e *modelEntry) bool { return sealed[e.ID] })
-					if got, err := books.BalanceAsOf(t.Context(), h.db, path, AsOf{day, k.at}); err != nil || got != want {
-						rt.Fatalf("balance of %s as of %s as known at size %d: got %s, %v; want %s", path, day, k.size, got, err, want)
-					}
-					s, err := books.StatementBetween(t.Context(), h.db, StatementQuery{Path: path, To: day, KnownAt: k.at, Limit: 1000})
-					if err != nil || s.Closing != want || len(s.Lines) > 0 && s.Lines[len(s.Lines)-1].Balance != want {
-						rt.Fatalf("statement of %s as of %s as known at size %d: closes with %s, %v; want %s", path, day, k.size, s.Closing, err, want)
-					}
-				}
 			}
 		}
 		for _, path := range paths {

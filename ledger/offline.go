@@ -249,7 +249,7 @@ func (v *offline) entry(j *jsonEntry) error {
 	if sum != 0 || len(e.Lines) < 2 {
 		v.find("unbalanced", e.ID, "%d lines sum to %s", len(e.Lines), sum)
 	}
-	if e.SourceType == migrated {
+	if e.SourceType == migrated && e.Reverses == "" { // a reversal names its entry's source
 		im := v.imports[e.SourceID]
 		im.Entries++
 		im.Lines += int64(len(e.Lines))

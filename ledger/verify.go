@@ -246,7 +246,7 @@ var rules = []struct{ kind, sql string }{
 		from ledger.import i full join (
 			select e.source_id as name, count(*) as entries, sum(cardinality(e.amounts)) as lines,
 				sum((select sum(a) from unnest(e.amounts) a where a > 0)) as debits
-			from ledger.journal_entry e where e.source_type = 'import' group by 1) e on e.name = i.name
+			from ledger.journal_entry e where e.source_type = 'import' and e.reverses is null group by 1) e on e.name = i.name
 		where (i.entries, i.lines, i.debits) is distinct from (e.entries, e.lines, e.debits) order by 1 limit 1`},
 	{"moment", `
 		select at::text, detail from (
