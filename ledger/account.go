@@ -143,7 +143,7 @@ func (b *Books) SetAccountState(ctx context.Context, tx pgx.Tx, path string, to 
 		from ledger.account where path = $1 for no key update`, path).Scan(&id, &state, &balance, &held)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		return &UnknownAccountError{path}
 	case err != nil:
 		return fmt.Errorf("read account %s: %w", path, err)
 	case state == to:
@@ -177,7 +177,7 @@ func (b *Books) SetLimit(ctx context.Context, tx pgx.Tx, path string, lowest *mo
 		Scan(&state, &was, &available)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		return &UnknownAccountError{path}
 	case err != nil:
 		return fmt.Errorf("read account %s: %w", path, err)
 	case state == Closed:
@@ -245,7 +245,7 @@ func (b *Books) Account(ctx context.Context, q Querier, path string) (Account, e
 	}
 	a, err := pgx.CollectExactlyOneRow(rows, scanAccount)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Account{}, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		return Account{}, &UnknownAccountError{path}
 	}
 	if err != nil {
 		return Account{}, fmt.Errorf("read account %s: %w", path, err)

@@ -58,7 +58,7 @@ func (b *Books) BalanceAsOf(ctx context.Context, q Querier, path string, at AsOf
 	var balance money.Amount
 	err = q.QueryRow(ctx, `select coalesce(debits - credits, 0)::bigint from (`+totals+` where a.path = $3) t`, on, size, path).Scan(&balance)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		return 0, &UnknownAccountError{path}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read balance of %s as of %s: %w", path, at.On, err)

@@ -18,7 +18,7 @@ func (b *Books) Balance(ctx context.Context, q Querier, path string) (money.Amou
 	var balance money.Amount
 	err := q.QueryRow(ctx, `select ledger.balance_now(id) from ledger.account where path = $1`, path).Scan(&balance)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		return 0, &UnknownAccountError{path}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read balance of %s: %w", path, err)

@@ -33,6 +33,20 @@ var (
 	ErrNotFound       = errors.New("not found in the books")
 )
 
+// An UnbalancedError says by how much the lines of an entry miss zero. It is ErrUnbalanced.
+type UnbalancedError struct{ Sum money.Amount }
+
+func (e *UnbalancedError) Error() string { return fmt.Sprintf("the lines sum to %s", e.Sum) }
+
+func (e *UnbalancedError) Is(target error) bool { return target == ErrUnbalanced }
+
+// An UnknownAccountError names the account that is not there. It is ErrUnknownAccount.
+type UnknownAccountError struct{ Path string }
+
+func (e *UnknownAccountError) Error() string { return fmt.Sprintf("account %.200q is unknown", e.Path) }
+
+func (e *UnknownAccountError) Is(target error) bool { return target == ErrUnknownAccount }
+
 // A LimitError says how far an entry would go below an account's limit. It is ErrLimit.
 type LimitError struct {
 	Account   string       `json:"account"`
@@ -139,7 +153,7 @@ func (b *Books) accountIDs(ctx context.Context, q Querier, paths []string) (map[
 	}
 	for _, path := range missing {
 		if !pathForm.MatchString(path) {
-			return nil, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+			return nil, &UnknownAccountError{path}
 		}
 	}
 	rows, err := q.Query(ctx, `select path, id, `+committed+` from ledger.account t where path = any($1)`, missing)
@@ -163,7 +177,7 @@ func (b *Books) accountIDs(ctx context.Context, q Querier, paths []string) (map[
 	}
 	for _, path := range missing {
 		if ids[path] == 0 {
-			return nil, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+			return nil, &UnknownAccountError{path}
 		}
 	}
 	remember(b, &b.accounts, keep)

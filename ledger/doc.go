@@ -17,5 +17,27 @@
 // No entry or posting is ever updated or deleted: grants and triggers refuse, and
 // Verify with the signed heads of the log finds what was forced.
 //
-// Amounts are minor units, debit positive. Append runs in READ COMMITTED only.
+// # In ten minutes
+//
+// [New] gives the Books. Everything that writes takes the caller's transaction; whatever
+// reads takes a pool or a transaction.
+//
+//	record   Append · AppendAll, AppendEach (batches) · Queue (many callers) · Import (a file)
+//	aside    Hold → Capture, Void, ExpireHolds
+//	undo     Reverse, ReverseLines · Correct
+//	accounts OpenAccount, LoadChart · SetAccountState, SetLimit, Rename
+//	months   SetPeriod, FrozenTrial; Entry.OrNextOpen for what comes late
+//	read     Balance, Available · Statement, StatementBetween · TrialBalance · Activity;
+//	         BalanceAsOf and TrialBalanceAsOf by date and as known at a moment
+//	prove    Proof, Consistency · Verify, VerifyExport, VerifyHead · Witness
+//	carry    ExportJSONL, ExportHledger, ExportBeancount
+//
+// The same key with the same content is the same entry, however often it is recorded: a
+// caller that does not know what became of a commit does the same again. Refusals are
+// told apart with errors.Is ([ErrUnbalanced], [ErrLimit], [ErrPeriodClosed] …), and carry what
+// a caller needs to know as [UnbalancedError], [UnknownAccountError], [LimitError],
+// [PeriodError] and [ConflictError]. The examples run against a real database.
+//
+// Amounts are minor units, debit positive. Append runs in READ COMMITTED only. A service
+// needs one [Poster] at work, in any number of instances.
 package ledger

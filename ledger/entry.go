@@ -256,7 +256,7 @@ func (e *Entry) check() error {
 		}
 	}
 	if sum != 0 {
-		return fmt.Errorf("the lines sum to %s: %w", sum, ErrUnbalanced)
+		return &UnbalancedError{sum}
 	}
 	return nil
 }

@@ -294,7 +294,7 @@ func (b *Books) Available(ctx context.Context, q Querier, path string) (money.Am
 	var available money.Amount
 	err := q.QueryRow(ctx, `select ledger.available_now(id, normal) from ledger.account where path = $1`, path).Scan(&available)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return 0, fmt.Errorf("account %q: %w", path, ErrUnknownAccount)
+		return 0, &UnknownAccountError{path}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("read what is available on %s: %w", path, err)

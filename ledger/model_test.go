@@ -220,9 +220,11 @@ func (m *model) asOf(t *testing.T, rt *rapid.T, books house, paths []string, at 
 		if got != want {
 			rt.Fatalf("trial balance of %s at %+v: got %s, want %s", path, at, got, want)
 		}
-		s, err := books.StatementBetween(t.Context(), books.db, StatementQuery{Path: path, To: at.On, KnownAt: at.KnownAt, Limit: 1000})
-		if err != nil || s.Closing != want || len(s.Lines) > 0 && s.Lines[len(s.Lines)-1].Balance != want {
-			rt.Fatalf("statement of %s at %+v: closes with %s, %v; want %s", path, at, s.Closing, err, want)
+		from := day.AddDays(-rapid.IntRange(0, 40).Draw(rt, "days"))
+		opening := m.balanceOf(path, from.AddDays(-1), counts)
+		s, err := books.StatementBetween(t.Context(), books.db, StatementQuery{Path: path, From: from, To: at.On, KnownAt: at.KnownAt, Limit: 1000})
+		if err != nil || s.Opening != opening || s.Closing != want || len(s.Lines) > 0 && s.Lines[len(s.Lines)-1].Balance != want {
+			rt.Fatalf("statement of %s from %s at %+v: %s to %s over %d lines, %v; want %s to %s", path, from, at, s.Opening, s.Closing, len(s.Lines), err, opening, want)
 		}
 	}
 }

@@ -280,7 +280,11 @@ func TestPeriods(t *testing.T) {
 func TestClosingRace(t *testing.T) {
 	t.Parallel()
 	h := open(t)
-	for round := range 15 {
+	rounds := 60
+	if os.Getenv("GUICHET_LONG") != "" {
+		rounds = 1000
+	}
+	for round := range rounds {
 		path := fmt.Sprintf("assets:race:%d", round)
 		h.do(t, func(ctx context.Context, tx pgx.Tx) error {
 			return h.OpenAccount(ctx, tx, Account{Path: path, NameEN: "Race", NameFR: "Course"})
@@ -294,10 +298,24 @@ func TestClosingRace(t *testing.T) {
 			wg.Go(func() {
 				e := move(fmt.Sprint(path, i), 5, path, receivable)
 				e.EffectiveOn, e.Kind = month, "adjustment"
-				_, err := h.post(t.Context(), e)
+				n := int64(1)
+				err := h.try(t.Context(), func(ctx context.Context, tx pgx.Tx) (err error) {
+					switch i % 3 {
+					case 0:
+						_, err = h.Append(ctx, tx, e)
+					case 1:
+						f := e
+						f.Key += "/2"
+						n = 2
+						_, err = h.AppendAll(ctx, tx, []Entry{e, f})
+					default:
+						_, err = h.Hold(ctx, tx, e, time.Time{})
+					}
+					return err
+				})
 				switch {
 				case err == nil:
-					taken.Add(1)
+					taken.Add(n)
 				case !errors.Is(err, ErrAccountClosed) && !errors.Is(err, ErrPeriodClosed):
 					t.Errorf("append: %v", err)
 				}

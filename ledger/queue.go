@@ -134,18 +134,27 @@ func (q *Queue) commit(ctx context.Context, entries []Entry) ([]Result, error) {
 	// trouble: the answer to COMMIT may be all that was lost, and the keys know.
 	results := make([]Result, len(entries))
 	for i, e := range entries {
-		err := pgx.BeginFunc(ctx, q.db, func(tx pgx.Tx) (err error) {
-			results[i].ID, err = q.books.Append(ctx, tx, e)
-			return err
-		})
-		if err != nil && !isRefusal(err) && len(entries) > 1 {
+		entryID, err := q.alone(ctx, e)
+		if err != nil && !isRefusal(err) {
+			entryID, err = q.alone(ctx, e)
+		}
+		if err != nil && !isRefusal(err) {
 			return nil, err // the database is away: the callers ask again
 		}
-		if err != nil {
-			results[i] = Result{Err: err}
-		}
+		results[i] = Result{ID: entryID, Err: err}
 	}
 	return results, nil
+}
+
+func (q *Queue) alone(ctx context.Context, e Entry) (entryID string, err error) {
+	err = pgx.BeginFunc(ctx, q.db, func(tx pgx.Tx) error {
+		entryID, err = q.books.Append(ctx, tx, e)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return entryID, nil
 }
 
 // backlog waits while the poster is far behind. It looks now and then: the count is

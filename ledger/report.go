@@ -73,7 +73,7 @@ func (b *Books) statementBetween(ctx context.Context, tx pgx.Tx, s StatementQuer
 	}
 	balance := out.Opening
 	if s.After == (Place{}) {
-		s.After.On = s.From.AddDays(-1)
+		s.After.On = s.From
 	} else if balance, err = b.BalanceAsOf(ctx, tx, s.Path, AsOf{s.After.On.AddDays(-1), s.KnownAt}); err != nil {
 		return out, err
 	}

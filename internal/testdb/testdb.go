@@ -65,6 +65,29 @@ func URL(t testing.TB) string {
 	return s.url(name)
 }
 
+// Example is New for the examples of a package's documentation, which have no testing.TB:
+// it panics without a database. drop ends it.
+func Example() (pool *pgxpool.Pool, drop func()) {
+	s, err := server()
+	if err != nil {
+		panic(err)
+	}
+	ctx := context.Background()
+	name, err := s.clone(ctx)
+	if err != nil {
+		panic(err)
+	}
+	if pool, err = connected(ctx, s.url(name), "guichet_app"); err != nil {
+		panic(err)
+	}
+	return pool, func() {
+		pool.Close()
+		if err := s.drop(ctx, name); err != nil {
+			panic(err)
+		}
+	}
+}
+
 // Empty returns the owner's URL of a database without any migration.
 func Empty(t testing.TB) string {
 	t.Helper()
@@ -86,20 +109,24 @@ func Empty(t testing.TB) string {
 
 func open(t testing.TB, url, role string) *pgxpool.Pool {
 	t.Helper()
-	cfg, err := pgxpool.ParseConfig(url)
-	if err != nil {
-		t.Fatalf("test database: %v", err)
-	}
-	cfg.MaxConns = 10
-	if role != "" {
-		cfg.ConnConfig.RuntimeParams["role"] = role
-	}
-	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	pool, err := connected(t.Context(), url, role)
 	if err != nil {
 		t.Fatalf("test database: %v", err)
 	}
 	t.Cleanup(pool.Close)
 	return pool
+}
+
+func connected(ctx context.Context, url, role string) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = 10
+	if role != "" {
+		cfg.ConnConfig.RuntimeParams["role"] = role
+	}
+	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
 // A host is the server tests run on, with its migrated template.
