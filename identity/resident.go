@@ -77,21 +77,39 @@ func (s *Service) Resident(ctx context.Context, residentID string) (Resident, er
 }
 
 func (s *Service) resident(ctx context.Context, q Querier, residentID string) (Resident, error) {
-	row := sealedResident{id: residentID}
-	err := q.QueryRow(ctx, `
-		select r.state, r.lang, r.profile, r.updated_at, k.box, e.id, e.box, coalesce(e.bounced, '')
-		from identity.resident r
-		join identity.person_key k on k.id = r.id
-		left join identity.email e on e.resident_id = r.id and e.main
-		where r.id = $1`, residentID).
-		Scan(&row.state, &row.lang, &row.profile, &row.updatedAt, &row.key, &row.emailID, &row.email, &row.bounced)
+	return s.scan(q.QueryRow(ctx, residentSQL+" where r.id = $1", residentID))
+}
+
+// QueueResident adds the reading of one resident to a batch, for a caller who has a
+// condition on the resident r and no id yet. Of a resident who does not exist, or was forgotten, into
+// stays empty.
+func (s *Service) QueueResident(b *pgx.Batch, into *Resident, condition string, args ...any) {
+	b.Queue(residentSQL+" where "+condition, args...).QueryRow(func(row pgx.Row) error {
+		r, err := s.scan(row)
+		if errors.Is(err, ErrNotFound) || errors.Is(err, ErrForgotten) {
+			return nil
+		}
+		*into = r
+		return err
+	})
+}
+
+const residentSQL = `
+select r.id, r.state, r.lang, r.profile, r.updated_at, k.box, e.id, e.box, coalesce(e.bounced, '')
+from identity.resident r
+join identity.person_key k on k.id = r.id
+left join identity.email e on e.resident_id = r.id and e.main`
+
+func (s *Service) scan(row pgx.Row) (Resident, error) {
+	var r sealedResident
+	err := row.Scan(&r.id, &r.state, &r.lang, &r.profile, &r.updatedAt, &r.key, &r.emailID, &r.email, &r.bounced)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Resident{}, ErrNotFound
 	}
 	if err != nil {
 		return Resident{}, err
 	}
-	return s.open(row)
+	return s.open(r)
 }
 
 // sealedResident is a resident as stored.

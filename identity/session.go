@@ -32,6 +32,9 @@ const (
 
 var amrEmailCode = []string{"otp"}
 
+// Levels lists the levels that the ways of signing in can reach, lowest first.
+func Levels() []int { return []int{acrEmailCode} }
+
 // A Person is a signed-in resident.
 type Person struct {
 	ID         string

@@ -123,7 +123,7 @@ func TestAttacksOnAuthorize(t *testing.T) {
 	// oidcc-prompt-none-not-logged-in
 	t.Run("11 prompt=none unsigned", func(t *testing.T) { refused(t, "", with("prompt", "none"), "login_required") })
 	t.Run("12 prompt none beside another", func(t *testing.T) {
-		for _, p := range []string{"none login", "login none", "none consent", "create", "select_account", "NONE"} {
+		for _, p := range []string{"none login", "login none", "none consent", "none create", "none select_account", "NONE"} {
 			refused(t, p, with("prompt", p), "invalid_request")
 		}
 	})

@@ -21,34 +21,73 @@ func (h *Handler) authorize(w http.ResponseWriter, r *http.Request) {
 		h.site.Fail(w, r, http.StatusBadRequest, "oidc.fail.request")
 		return
 	}
-	c, req, err := h.provider.Check(r.Context(), v)
+	var person *identity.Person
+	residentID := ""
+	if p, ok := session.Resident(r.Context()); ok {
+		person, residentID = &p, p.ID
+	}
+	if provider.IsPushed(v.Get("request_uri")) {
+		c, o, err := h.provider.Open(r.Context(), v, residentID)
+		switch {
+		case err != nil:
+			h.refuse(w, r, o.Request, err)
+		case o.Pending != "":
+			h.see(w, r, "/signin/"+o.Pending)
+		default:
+			h.decide(w, r, asked{client: c, request: o.Request, person: person, pushed: &o})
+		}
+		return
+	}
+	c, req, err := h.provider.Check(r.Context(), v, residentID)
 	if err != nil {
 		h.refuse(w, r, req, err)
 		return
 	}
-	var person *identity.Person
-	if p, ok := session.Resident(r.Context()); ok {
-		person = &p
-	}
-	next, err := h.provider.Decide(r.Context(), c, req, person)
+	h.decide(w, r, asked{client: c, request: req, person: person})
+}
+
+// asked is a request that passed its checks.
+type asked struct {
+	client  provider.Client
+	request provider.Request
+	person  *identity.Person // nil: nobody is signed in
+	pushed  *provider.Opened // nil: it came in the address
+}
+
+// decide answers the request, or begins what has to come first.
+func (h *Handler) decide(w http.ResponseWriter, r *http.Request, a asked) {
+	next, err := h.provider.Decide(r.Context(), a.client, a.request, a.person)
 	if err != nil {
-		h.refuse(w, r, req, err)
+		h.refuse(w, r, a.request, err)
 		return
 	}
 	if next == provider.Answer {
-		reply, err := h.provider.Issue(r.Context(), c, req, *person)
+		reply, err := h.provider.Issue(r.Context(), a.client, a.request, *a.person)
 		h.reply(w, r, reply, err)
 		return
 	}
-	n := identity.NewPending{Service: c.ID, EmailHint: req.LoginHint}
-	if next == provider.Ask {
-		n.ResidentID = person.ID
+	n := identity.NewPending{Service: a.client.ID, EmailHint: a.request.LoginHint}
+	if next == provider.SignIn {
+		n.WantACR = a.request.WantACR()
+		a.request.Select = false // whoever types an address has chosen
+	} else {
+		n.ResidentID = a.person.ID
 	}
-	if n.Request, err = req.Pack(); err != nil {
+	if n.Request, err = a.request.Pack(); err != nil {
 		h.brokenPage(w, r, "keep authorize request", err)
 		return
 	}
-	h.start(w, r, n, req.Lang)
+	p, ok := h.start(w, r, n)
+	if !ok {
+		return
+	}
+	if a.pushed != nil {
+		if err := h.provider.Bind(r.Context(), *a.pushed, p.ID); err != nil {
+			h.brokenPage(w, r, "bind pushed request", err)
+			return
+		}
+	}
+	h.enter(w, r, p, a.request.Lang)
 }
 
 // authorizePost gives a posted request the same meaning. A form that comes from another site
@@ -59,10 +98,12 @@ func (h *Handler) authorizePost(w http.ResponseWriter, r *http.Request) {
 		h.site.Fail(w, r, http.StatusBadRequest, "oidc.fail.request")
 		return
 	}
-	_, req, err := h.provider.Check(r.Context(), v)
-	if err != nil {
-		h.refuse(w, r, req, err)
-		return
+	if !provider.IsPushed(v.Get("request_uri")) {
+		_, req, err := h.provider.Check(r.Context(), v, "")
+		if err != nil {
+			h.refuse(w, r, req, err)
+			return
+		}
 	}
 	http.Redirect(w, r, "/oidc/authorize?"+v.Encode(), http.StatusSeeOther)
 }
@@ -84,6 +125,8 @@ func (h *Handler) refuse(w http.ResponseWriter, r *http.Request, req provider.Re
 		h.site.Fail(w, r, http.StatusBadRequest, "oidc.fail.client")
 	case errors.Is(err, provider.ErrRedirectURI):
 		h.site.Fail(w, r, http.StatusBadRequest, "oidc.fail.redirect")
+	case errors.Is(err, provider.ErrPushed):
+		h.site.Fail(w, r, http.StatusBadRequest, "oidc.fail.request")
 	case errors.As(err, &answer):
 		h.reply(w, r, provider.Reply{RedirectURI: req.RedirectURI, State: req.State, Err: answer}, nil)
 	default:

@@ -100,7 +100,7 @@ func TestDiscovery(t *testing.T) {
 	if conf["issuer"] != w.url {
 		t.Errorf("issuer %v, want %s", conf["issuer"], w.url)
 	}
-	for _, absent := range []string{"revocation_endpoint", "introspection_endpoint", "registration_endpoint", "pushed_authorization_request_endpoint", "device_authorization_endpoint", "dpop_signing_alg_values_supported", "backchannel_logout_supported"} {
+	for _, absent := range []string{"registration_endpoint", "device_authorization_endpoint", "backchannel_logout_supported"} {
 		if _, ok := conf[absent]; ok {
 			t.Errorf("%s is advertised and does not work yet", absent)
 		}

@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -91,7 +92,10 @@ func (h *Handler) Routes(r chi.Router) {
 	r.Get("/.well-known/openid-configuration", h.metadata.serve)
 	r.Get("/.well-known/oauth-authorization-server", h.metadata.serve)
 	r.Get("/oidc/jwks", h.jwks)
-	r.HandleFunc("/oidc/token", h.token)
+	r.HandleFunc("/oidc/token", h.asClient(h.token))
+	r.HandleFunc("/oidc/par", h.secretOnly(h.push))
+	r.HandleFunc("/oidc/introspect", h.secretOnly(h.introspect))
+	r.HandleFunc("/oidc/revoke", h.asClient(h.revoke))
 	r.HandleFunc("/oidc/userinfo", h.userinfo)
 	r.Post("/staff/backchannel-logout", h.directoryLogout)
 	r.Group(func(r chi.Router) {
@@ -117,36 +121,52 @@ func (h *Handler) Routes(r chi.Router) {
 // programs may post to: they carry their own proof or change nothing. All others stay
 // behind http.CrossOriginProtection.
 func CrossSite() []string {
-	return []string{"POST /oidc/authorize", "POST /oidc/token", "POST /oidc/userinfo", "POST /oidc/logout", "POST /staff/backchannel-logout"}
+	return []string{
+		"POST /oidc/authorize", "POST /oidc/token", "POST /oidc/par", "POST /oidc/introspect", "POST /oidc/revoke",
+		"POST /oidc/userinfo", "POST /oidc/logout", "POST /staff/backchannel-logout",
+	}
 }
 
 // discovery is the provider's description of itself (OpenID Connect Discovery 1.0,
 // RFC 8414).
 func (h *Handler) discovery() map[string]any {
-	acr := []string{provider.ACR(1)}
+	secrets := []string{provider.SecretBasic, provider.SecretPost, provider.PrivateKey}
+	public := append(slices.Clone(secrets), provider.NoSecret)
 	return map[string]any{
-		"issuer":                                         h.issuer,
-		"authorization_endpoint":                         h.issuer + "/oidc/authorize",
-		"token_endpoint":                                 h.issuer + "/oidc/token",
-		"userinfo_endpoint":                              h.issuer + "/oidc/userinfo",
-		"jwks_uri":                                       h.issuer + "/oidc/jwks",
-		"end_session_endpoint":                           h.issuer + "/oidc/logout",
-		"scopes_supported":                               provider.Scopes(),
-		"claims_supported":                               []string{"sub", "auth_time", "acr", "amr", "sid", "name", "locale", "updated_at", "email", "email_verified"},
-		"response_types_supported":                       []string{"code"},
-		"response_modes_supported":                       []string{"query"},
-		"grant_types_supported":                          []string{"authorization_code"},
-		"code_challenge_methods_supported":               []string{"S256"},
-		"prompt_values_supported":                        []string{"none", "login", "consent"},
-		"subject_types_supported":                        []string{"pairwise"},
-		"id_token_signing_alg_values_supported":          provider.Algs(),
-		"token_endpoint_auth_methods_supported":          []string{provider.SecretBasic, provider.SecretPost, provider.NoSecret},
-		"acr_values_supported":                           acr,
-		"ui_locales_supported":                           []string{"en-CA", "fr-CA"},
+		"issuer":                                h.issuer,
+		"authorization_endpoint":                h.issuer + "/oidc/authorize",
+		"pushed_authorization_request_endpoint": h.issuer + "/oidc/par",
+		"token_endpoint":                        h.issuer + "/oidc/token",
+		"userinfo_endpoint":                     h.issuer + "/oidc/userinfo",
+		"introspection_endpoint":                h.issuer + "/oidc/introspect",
+		"revocation_endpoint":                   h.issuer + "/oidc/revoke",
+		"jwks_uri":                              h.issuer + "/oidc/jwks",
+		"end_session_endpoint":                  h.issuer + "/oidc/logout",
+		"scopes_supported":                      provider.Scopes(),
+		"claims_supported":                      []string{"sub", "auth_time", "acr", "amr", "sid", "name", "locale", "updated_at", "email", "email_verified"},
+		"claim_types_supported":                 []string{"normal"},
+		"response_types_supported":              []string{"code"},
+		"response_modes_supported":              []string{"query"},
+		"grant_types_supported":                 []string{grantCode, grantRefresh},
+		"code_challenge_methods_supported":      []string{"S256"},
+		"prompt_values_supported":               []string{"none", "login", "consent", "select_account", "create"},
+		"subject_types_supported":               []string{"pairwise"},
+		"id_token_signing_alg_values_supported": provider.Algs(),
+		"dpop_signing_alg_values_supported":     provider.ProofAlgs(),
+		"acr_values_supported":                  provider.ACRs(),
+		"ui_locales_supported":                  []string{"en-CA", "fr-CA"},
+
+		"token_endpoint_auth_methods_supported":                    public,
+		"token_endpoint_auth_signing_alg_values_supported":         provider.AssertionAlgs(),
+		"introspection_endpoint_auth_methods_supported":            secrets,
+		"introspection_endpoint_auth_signing_alg_values_supported": provider.AssertionAlgs(),
+		"revocation_endpoint_auth_methods_supported":               public,
+		"revocation_endpoint_auth_signing_alg_values_supported":    provider.AssertionAlgs(),
+
 		"authorization_response_iss_parameter_supported": true,
-		"claims_parameter_supported":                     false,
+		"claims_parameter_supported":                     true,
 		"request_parameter_supported":                    false,
-		"request_uri_parameter_supported":                false, // the default is true
+		"request_uri_parameter_supported":                false, // the default is true; pushed requests are another matter (RFC 9126, section 5)
 	}
 }
 

@@ -17,7 +17,7 @@ func TestPages(t *testing.T) {
 	own := signInPage{Service: "Guichet", Email: "demo@example.com"}
 	asked := signInPage{
 		Form: form, Service: "Portal", Department: "Parking", FirstParty: true, Email: "demo@example.com",
-		Name: "Demo", Sees: []string{"profile", "email"},
+		Name: "Demo", Sees: []string{"profile", "email", "offline_access"},
 	}
 	third, bare := asked, asked
 	third.FirstParty = false
@@ -27,6 +27,7 @@ func TestPages(t *testing.T) {
 		"oidc/code":       {own, asked},
 		"oidc/profile":    {own, asked},
 		"oidc/consent":    {asked, third, bare},
+		"oidc/choose":     {asked},
 		"oidc/signout":    {signOutPage{Name: "Demo"}, signOutPage{"Demo", "portal", "https://portal.example/bye", "s"}},
 		"oidc/signedout":  {nil},
 		"oidc/breakglass": {breakGlassForm{}, breakGlassForm{form}},

@@ -9,11 +9,9 @@ import (
 	"guichet/identity/provider"
 )
 
-// Endpoints, as the people who look after a client read them.
-const (
-	atAuthorize = "authorize"
-	atToken     = "token"
-)
+// atAuthorize is that endpoint as the people who look after a client read it; the others
+// are called by the end of their address.
+const atAuthorize = "authorize"
 
 // note keeps a refused request for whoever looks after the client it names. It is called
 // after the answer has left: whether a client is known must not show in the time.

@@ -21,17 +21,24 @@ func (h *Handler) begin(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, back, http.StatusSeeOther)
 		return
 	}
-	h.start(w, r, identity.NewPending{ReturnPath: back}, "")
+	if p, ok := h.start(w, r, identity.NewPending{ReturnPath: back}); ok {
+		h.enter(w, r, p, "")
+	}
 }
 
-// start begins a sign-in, binds it to the browser and shows its first page.
-func (h *Handler) start(w http.ResponseWriter, r *http.Request, n identity.NewPending, lang string) {
+// start begins a sign-in and binds it to the browser.
+func (h *Handler) start(w http.ResponseWriter, r *http.Request, n identity.NewPending) (identity.Pending, bool) {
 	p, browser, err := h.people.Begin(r.Context(), n, h.sessions.SignInBrowser(r))
 	if err != nil {
 		h.brokenPage(w, r, "begin sign-in", err)
-		return
+		return p, false
 	}
 	h.sessions.SetSignInBrowser(w, browser)
+	return p, true
+}
+
+// enter leads to the first page of a sign-in.
+func (h *Handler) enter(w http.ResponseWriter, r *http.Request, p identity.Pending, lang string) {
 	to := url.URL{Path: "/signin/" + p.ID}
 	if lang != "" {
 		to.RawQuery = "lang=" + lang
@@ -61,7 +68,7 @@ func (h *Handler) flow(ctx context.Context, r *http.Request) (flow, error) {
 	if f.request, err = provider.Unpack(f.Request); err != nil {
 		return f, err
 	}
-	c, err := h.provider.Client(ctx, f.request.ClientID)
+	c, err := h.provider.ClientFor(ctx, f.request.ClientID, f.ResidentID)
 	f.client = &c
 	return f, err
 }
@@ -74,6 +81,10 @@ func (h *Handler) show(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if f.Step == identity.StepSignedIn {
+		if f.client != nil && f.request.Select {
+			h.choose(w, r, f)
+			return
+		}
 		h.proceed(w, r, f)
 		return
 	}
@@ -106,6 +117,35 @@ func (h *Handler) proceed(w http.ResponseWriter, r *http.Request, f flow) {
 	h.reply(w, r, reply, err)
 }
 
+// choose shows who is signed in and lets the person go on as another (prompt=select_account).
+func (h *Handler) choose(w http.ResponseWriter, r *http.Request, f flow) {
+	person, ok := session.Resident(r.Context())
+	if !ok || person.ID != f.ResidentID {
+		h.pendingFailed(w, r, provider.ErrOtherPerson)
+		return
+	}
+	h.site.AllowForms(w, provider.Origin(f.request.RedirectURI))
+	h.site.Page(w, r, http.StatusOK, "oidc/choose", signInPage{Service: f.serviceName(web.Lang(r)), Name: person.Name, Email: person.Email})
+}
+
+// other begins the sign-in anew, for another account than the one that is signed in.
+func (h *Handler) other(w http.ResponseWriter, r *http.Request, f flow) {
+	if f.client == nil || f.Step != identity.StepSignedIn {
+		h.pendingFailed(w, r, provider.ErrOtherPerson)
+		return
+	}
+	req := f.request
+	req.Select = false
+	packed, err := req.Pack()
+	if err != nil {
+		h.brokenPage(w, r, "keep authorize request", err)
+		return
+	}
+	if p, ok := h.start(w, r, identity.NewPending{Service: f.client.ID, Request: packed, WantACR: req.WantACR()}); ok {
+		h.enter(w, r, p, "")
+	}
+}
+
 // act carries out what a form of the sign-in pages asks for, and answers with a redirect
 // (303) or with the page and what is wrong.
 func (h *Handler) act(w http.ResponseWriter, r *http.Request) {
@@ -129,6 +169,10 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request) {
 		h.tryCode(w, r, f, form)
 	case "profile":
 		h.register(w, r, f, form)
+	case "keep":
+		h.proceed(w, r, f)
+	case "other":
+		h.other(w, r, f)
 	case "agree":
 		h.agree(w, r, f, form)
 	case "cancel":
@@ -286,11 +330,7 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flo
 		// Browsers hold form-action against every redirect that follows, so also
 		// against the one that ends at the client.
 		h.site.AllowForms(w, provider.Origin(f.request.RedirectURI))
-		for _, scope := range f.request.Scopes {
-			if scope != provider.ScopeOpenID {
-				p.Sees = append(p.Sees, scope)
-			}
-		}
+		p.Sees = f.request.Sees(*f.client)
 	}
 	name := map[identity.Step]string{
 		identity.StepEmail: "oidc/email", identity.StepCode: "oidc/code",

@@ -3,119 +3,102 @@ package oidc
 import (
 	"errors"
 	"net/http"
-	"net/url"
 	"strings"
 
 	"guichet/api/session"
 	"guichet/identity/provider"
 )
 
-// token exchanges a code (RFC 6749, section 4.1.3; OpenID Connect Core, 3.1.3).
-func (h *Handler) token(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodPost {
-		w.Header().Set("Allow", http.MethodPost)
-		writeJSON(w, http.StatusMethodNotAllowed, map[string]string{"error": "invalid_request"})
-		return
-	}
-	v, ok := postedForm(w, r)
-	if !ok {
-		h.tokenFailed(w, r, &provider.Error{Code: "invalid_request", Description: "want a form in the body and nothing in the address"})
-		return
-	}
-	for name, values := range v {
-		if len(values) > 1 && name != "resource" {
-			h.tokenFailed(w, r, &provider.Error{Code: "invalid_request", Description: "a parameter is repeated"})
-			return
-		}
-	}
-	creds, err := credentials(r, v)
+// The grants of the token endpoint.
+const (
+	grantCode    = "authorization_code"
+	grantRefresh = "refresh_token"
+)
+
+// token exchanges a code (RFC 6749, section 4.1.3; OpenID Connect Core, 3.1.3) or a
+// refresh token (section 6) for tokens.
+func (h *Handler) token(w http.ResponseWriter, r clientRequest) {
+	jkt, err := h.proof(w, r)
 	if err != nil {
-		h.tokenFailed(w, r, err)
+		h.clientFailed(w, r.Request, err)
 		return
 	}
-	c, err := h.provider.Authenticate(r.Context(), creds, session.Visitor(r))
-	if err != nil {
-		h.tokenFailed(w, r, err)
-		return
-	}
-	switch v.Get("grant_type") {
+	var t provider.Tokens
+	network := session.Visitor(r.Request).Network
+	switch r.form.Get("grant_type") {
 	case "":
-		h.tokenFailed(w, r, &provider.Error{Code: "invalid_request", Description: "grant_type is missing"})
-		return
-	case "authorization_code":
+		err = invalid("grant_type is missing")
+	case grantCode:
+		t, err = h.provider.Redeem(r.Context(), r.client, provider.Exchange{
+			Code: r.form.Get("code"), RedirectURI: r.form.Get("redirect_uri"), Verifier: r.form.Get("code_verifier"),
+			Resources: r.form["resource"], JKT: jkt, Network: network,
+		})
+	case grantRefresh:
+		t, err = h.provider.Refresh(r.Context(), r.client, provider.Renewal{
+			Token: r.form.Get("refresh_token"), Scopes: strings.Fields(r.form.Get("scope")),
+			Resources: r.form["resource"], JKT: jkt, Network: network,
+		})
 	default:
-		h.tokenFailed(w, r, &provider.Error{Code: "unsupported_grant_type", Description: "only authorization_code is offered"})
-		return
+		err = &provider.Error{Code: "unsupported_grant_type", Description: "the grant is not offered"}
 	}
-	t, err := h.provider.Redeem(r.Context(), c, provider.Exchange{
-		Code: v.Get("code"), RedirectURI: v.Get("redirect_uri"), Verifier: v.Get("code_verifier"), Resources: v["resource"],
-	})
 	if err != nil {
-		h.tokenFailed(w, r, err)
+		h.clientFailed(w, r.Request, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, map[string]any{
+	answer := map[string]any{
 		"access_token": t.Access, "token_type": "Bearer", "expires_in": int(t.ExpiresIn.Seconds()),
 		"id_token": t.ID, "scope": strings.Join(t.Scopes, " "),
-	})
+	}
+	if t.Bound {
+		answer["token_type"] = "DPoP"
+	}
+	if t.Refresh != "" {
+		answer["refresh_token"] = t.Refresh
+	}
+	writeJSON(w, http.StatusOK, answer)
 }
 
-// credentials finds who the client says it is, and by which one of the ways it proves it.
-func credentials(r *http.Request, v url.Values) (provider.Credentials, error) {
-	body := provider.Credentials{ClientID: v.Get("client_id"), Secret: v.Get("client_secret"), Method: provider.NoSecret}
-	if v.Has("client_secret") {
-		body.Method = provider.SecretPost
+// introspect tells a client or the server of a resource what a token is worth (RFC 7662).
+func (h *Handler) introspect(w http.ResponseWriter, r clientRequest) {
+	if r.form.Get("token") == "" {
+		h.clientFailed(w, r.Request, invalid("token is missing"))
+		return
 	}
-	if v.Has("client_assertion") || v.Has("client_assertion_type") {
-		return body, provider.InvalidClient()
+	answer, err := h.provider.Introspect(r.Context(), r.client, r.form.Get("token"))
+	if err != nil {
+		h.broken(w, r.Request, "introspect", err)
+		return
 	}
-	header := r.Header["Authorization"]
-	if len(header) == 0 {
-		return body, nil
-	}
-	name, secret, ok := r.BasicAuth()
-	if len(header) > 1 || !ok {
-		return body, provider.InvalidClient()
-	}
-	// RFC 6749, section 2.3.1: both are form-encoded before they are joined.
-	name, err1 := url.QueryUnescape(name)
-	secret, err2 := url.QueryUnescape(secret)
-	switch {
-	case body.Method != provider.NoSecret:
-		return body, &provider.Error{Code: "invalid_request", Description: "the client authenticated in two ways"}
-	case err1 != nil || err2 != nil:
-		return body, provider.InvalidClient()
-	case body.ClientID != "" && body.ClientID != name:
-		return body, &provider.Error{Code: "invalid_request", Description: "client_id is not the one that authenticated"}
-	}
-	return provider.Credentials{ClientID: name, Secret: secret, Method: provider.SecretBasic}, nil
+	writeJSON(w, http.StatusOK, answer)
 }
 
-// tokenFailed answers in the form of RFC 6749, section 5.2, and keeps the reason for
-// the client's people.
-func (h *Handler) tokenFailed(w http.ResponseWriter, r *http.Request, err error) {
-	var answer *provider.Error
-	switch {
-	case limited(w, err):
-		writeJSON(w, http.StatusTooManyRequests, map[string]string{"error": "invalid_client", "error_description": provider.InvalidClient().Description})
-	case errors.As(err, &answer):
-		if answer.Code == "invalid_client" && r.Header.Get("Authorization") != "" {
-			w.Header().Set("WWW-Authenticate", `Basic realm="guichet"`)
-		}
-		tokenError(w, answer)
-	default:
-		h.broken(w, r, "token", err)
+// revoke makes a token worthless (RFC 7009). The hint about its type is not needed: we look.
+func (h *Handler) revoke(w http.ResponseWriter, r clientRequest) {
+	if r.form.Get("token") == "" {
+		h.clientFailed(w, r.Request, invalid("token is missing"))
+		return
 	}
-	_ = http.NewResponseController(w).Flush() // a writer that cannot flush answers at the end
-	h.note(r, atToken, err)
+	if err := h.provider.Revoke(r.Context(), r.client, r.form.Get("token")); err != nil {
+		h.broken(w, r.Request, "revoke", err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(http.StatusOK)
 }
 
-func tokenError(w http.ResponseWriter, e *provider.Error) {
-	status := http.StatusBadRequest
-	if e.Code == "invalid_client" {
-		status = http.StatusUnauthorized
+// push keeps an authorize request until the browser brings its name (RFC 9126).
+func (h *Handler) push(w http.ResponseWriter, r clientRequest) {
+	jkt, err := h.proof(w, r)
+	if err != nil {
+		h.clientFailed(w, r.Request, err)
+		return
 	}
-	writeJSON(w, status, map[string]string{"error": e.Code, "error_description": e.Description})
+	p, err := h.provider.Push(r.Context(), r.client, r.form, jkt)
+	if err != nil {
+		h.clientFailed(w, r.Request, err)
+		return
+	}
+	writeJSON(w, http.StatusCreated, map[string]any{"request_uri": p.URI, "expires_in": int(p.ExpiresIn.Seconds())})
 }
 
 // userinfo answers with the claims of an access token. The token is read from the
@@ -127,32 +110,41 @@ func (h *Handler) userinfo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if r.URL.Query().Has("access_token") {
-		bearerError(w, http.StatusBadRequest, "invalid_request")
+		h.tokenError(w, false, http.StatusBadRequest, "invalid_request")
 		return
 	}
 	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	if len(r.Header["Authorization"]) != 1 || !strings.EqualFold(scheme, "Bearer") {
-		bearerError(w, http.StatusUnauthorized, "") // RFC 6750: no error code when no token came
+	dpop := strings.EqualFold(scheme, "DPoP")
+	if len(r.Header["Authorization"]) != 1 || !dpop && !strings.EqualFold(scheme, "Bearer") {
+		h.tokenError(w, false, http.StatusUnauthorized, "") // RFC 6750: no error code when no token came
 		return
 	}
-	claims, err := h.provider.Userinfo(r.Context(), strings.TrimSpace(token))
-	if errors.Is(err, provider.ErrToken) {
-		bearerError(w, http.StatusUnauthorized, "invalid_token")
-		return
-	}
-	if err != nil {
+	claims, err := h.provider.Userinfo(r.Context(), strings.TrimSpace(token), provider.Presented{DPoP: dpop, Proofs: h.proofs(r)})
+	var answer *provider.Error
+	switch {
+	case errors.Is(err, provider.ErrToken):
+		h.tokenError(w, dpop, http.StatusUnauthorized, "invalid_token")
+	case errors.As(err, &answer):
+		h.tokenError(w, dpop, http.StatusUnauthorized, answer.Code)
+	case err != nil:
 		h.broken(w, r, "userinfo", err)
-		return
+	default:
+		writeJSON(w, http.StatusOK, claims)
 	}
-	writeJSON(w, http.StatusOK, claims)
 }
 
-// bearerError answers as RFC 6750, section 3, says.
-func bearerError(w http.ResponseWriter, status int, code string) {
+// tokenError answers as RFC 6750, section 3, says, or RFC 9449, section 7.1.
+func (h *Handler) tokenError(w http.ResponseWriter, dpop bool, status int, code string) {
 	challenge, body := `Bearer realm="guichet"`, map[string]string{}
+	if dpop {
+		challenge = `DPoP realm="guichet", algs="` + strings.Join(provider.ProofAlgs(), " ") + `"`
+	}
 	if code != "" {
 		challenge += `, error="` + code + `"`
 		body["error"] = code
+	}
+	if code == provider.UseNonce {
+		w.Header().Set("DPoP-Nonce", h.provider.Nonce())
 	}
 	w.Header().Set("WWW-Authenticate", challenge)
 	writeJSON(w, status, body)

@@ -178,6 +178,12 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// in runs f in a transaction.
+func (w *world) in(f func(tx pgx.Tx) error) {
+	w.t.Helper()
+	must(w.t, pgx.BeginFunc(w.t.Context(), w.db, f))
+}
+
 // department makes a department and returns its id.
 func (w *world) department(code, name string) string {
 	w.t.Helper()
@@ -249,20 +255,29 @@ func (a *app) tokenForm(code string) url.Values {
 
 // tokens is a token answer, good or bad.
 type tokens struct {
-	status      int
-	header      http.Header
-	body        string
-	AccessToken string `json:"access_token"`
-	IDToken     string `json:"id_token"`
-	TokenType   string `json:"token_type"`
-	Scope       string `json:"scope"`
-	ExpiresIn   int    `json:"expires_in"`
-	Error       string `json:"error"`
+	status       int
+	header       http.Header
+	body         string
+	AccessToken  string `json:"access_token"`
+	RefreshToken string `json:"refresh_token"`
+	IDToken      string `json:"id_token"`
+	TokenType    string `json:"token_type"`
+	Scope        string `json:"scope"`
+	ExpiresIn    int    `json:"expires_in"`
+	Error        string `json:"error"`
+	RequestURI   string `json:"request_uri"` // of a pushed request
+	Active       bool   `json:"active"`      // of introspection
 }
 
 func (a *app) post(form url.Values, change ...func(*http.Request)) tokens {
 	a.w.t.Helper()
-	r, err := http.NewRequest(http.MethodPost, a.w.url+"/oidc/token", strings.NewReader(form.Encode()))
+	return a.call("/oidc/token", form, change...)
+}
+
+// call posts a form of the application's server to an endpoint for clients.
+func (a *app) call(path string, form url.Values, change ...func(*http.Request)) tokens {
+	a.w.t.Helper()
+	r, err := http.NewRequest(http.MethodPost, a.w.url+path, strings.NewReader(form.Encode()))
 	must(a.w.t, err)
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	if a.secret != "" {
@@ -277,7 +292,7 @@ func (a *app) post(form url.Values, change ...func(*http.Request)) tokens {
 	body, err := io.ReadAll(resp.Body)
 	must(a.w.t, err)
 	t := tokens{status: resp.StatusCode, header: resp.Header, body: string(body)}
-	if err := json.Unmarshal(body, &t); err != nil {
+	if err := json.Unmarshal(body, &t); err != nil && len(body) > 0 {
 		a.w.t.Errorf("token answer %d is not JSON: %s", resp.StatusCode, body)
 	}
 	if resp.Header.Get("Cache-Control") != "no-store" {
@@ -304,6 +319,33 @@ func (w *world) userinfo(token string) (int, map[string]any) {
 		w.t.Errorf("userinfo %d is not JSON: %v", resp.StatusCode, err)
 	}
 	return resp.StatusCode, claims
+}
+
+// refresh presents a refresh token.
+func (a *app) refresh(token string, change ...func(*http.Request)) tokens {
+	a.w.t.Helper()
+	return a.post(url.Values{"grant_type": {"refresh_token"}, "refresh_token": {token}}, change...)
+}
+
+// introspect asks what a token is worth.
+func (a *app) introspect(token string) tokens {
+	a.w.t.Helper()
+	return a.call("/oidc/introspect", url.Values{"token": {token}})
+}
+
+// with returns a copy of v with changes: name, value, name, value.
+func with(v url.Values, pairs ...string) url.Values {
+	for i := 0; i < len(pairs); i += 2 {
+		v.Set(pairs[i], pairs[i+1])
+	}
+	return v
+}
+
+// events counts the audit rows of an action.
+func (w *world) events(action string) (n int) {
+	w.t.Helper()
+	must(w.t, w.db.QueryRow(w.t.Context(), `select count(*) from ops.audit where action = $1`, action).Scan(&n))
+	return n
 }
 
 // browser is a person's browser: it keeps cookies and shows where a redirect leads

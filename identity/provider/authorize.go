@@ -31,10 +31,17 @@ type Request struct {
 	Scopes      []string // known, and allowed for the client
 	Resources   []string // RFC 8707
 	Challenge   string
-	None        bool // prompt
+	JKT         string   // dpop_jkt: the key that the code will be bound to
+	IDClaims    []string // asked for by the claims parameter, in the ID token
+	InfoClaims  []string // and at userinfo
+	None        bool     // prompt
 	Login       bool
 	Consent     bool
+	Select      bool
+	Create      bool
 	MaxAge      *time.Duration
+	ACR         int    // acr_values: a wish, 0 for none
+	NeedACR     []int  // acr as an essential claim: an order; nil for none
 	HintSub     string // from id_token_hint: who the client believes it is
 	LoginHint   string
 	Lang        string // from ui_locales: "en", "fr", or "" for no wish we can meet
@@ -42,14 +49,15 @@ type Request struct {
 
 // Check reads an authorize request in the order that the protocol wants. On
 // ErrClient and ErrRedirectURI there is no answer to the client; with any *Error the returned Request
-// holds the proved redirect address and the state to answer with.
-func (s *Service) Check(ctx context.Context, v url.Values) (Client, Request, error) {
+// holds the proved redirect address and the state to answer with. residentID is who is signed
+// in, "" for nobody.
+func (s *Service) Check(ctx context.Context, v url.Values, residentID string) (Client, Request, error) {
 	var r Request
 	clientID, err := single(v, "client_id")
 	if err != nil {
 		return Client{}, r, ErrClient
 	}
-	c, err := s.Client(ctx, clientID)
+	c, err := s.ClientFor(ctx, clientID, residentID)
 	if errors.Is(err, ErrNotFound) {
 		return Client{}, r, ErrClient
 	}
@@ -61,14 +69,17 @@ func (s *Service) Check(ctx context.Context, v url.Values) (Client, Request, err
 		return Client{}, r, ErrRedirectURI
 	}
 	r.ClientID, r.RedirectURI = c.ID, uri
+	if len(v["state"]) == 1 {
+		r.State = []byte(v.Get("state"))
+	}
+	if c.FAPI2 {
+		return c, r, invalidRequest("this client has to push its requests")
+	}
 	return c, r, s.check(ctx, c, v, &r)
 }
 
 // check reads what comes after the redirect address has been proved.
 func (s *Service) check(ctx context.Context, c Client, v url.Values, r *Request) error {
-	if len(v["state"]) == 1 {
-		r.State = []byte(v.Get("state"))
-	}
 	for name, values := range v {
 		if len(values) > 1 && name != "resource" { // RFC 8707 lets this one repeat
 			return invalidRequest("a parameter is repeated")
@@ -95,8 +106,11 @@ func (s *Service) check(ctx context.Context, c Client, v url.Values, r *Request)
 		return invalidRequest("nonce is not text of reasonable length")
 	}
 	var err error
-	if r.Challenge, err = challenge(v); err != nil {
+	if r.Challenge, err = c.challenge(v); err != nil {
 		return err
+	}
+	if r.JKT = v.Get("dpop_jkt"); r.JKT != "" && !sha256Text(r.JKT) {
+		return invalidRequest("dpop_jkt is not a thumbprint")
 	}
 	if r.Resources, err = c.resources(v["resource"]); err != nil {
 		return err
@@ -115,6 +129,10 @@ func (s *Service) checkPerson(ctx context.Context, c Client, v url.Values, r *Re
 			r.Login = true
 		case "consent":
 			r.Consent = true
+		case "select_account":
+			r.Select = true
+		case "create":
+			r.Create = true
 		default:
 			return invalidRequest("prompt has a value that is not offered")
 		}
@@ -140,6 +158,12 @@ func (s *Service) checkPerson(ctx context.Context, c Client, v url.Values, r *Re
 		}
 		r.HintSub = hint.sub
 	}
+	r.ACR = wishedACR(strings.Fields(v.Get("acr_values")))
+	if text := v.Get("claims"); text != "" {
+		if err := r.readClaims(c, text); err != nil {
+			return err
+		}
+	}
 	if email, err := identity.ParseEmail(v.Get("login_hint")); err == nil {
 		r.LoginHint = email
 	}
@@ -155,19 +179,25 @@ func single(v url.Values, name string) (string, error) {
 	return v[name][0], nil
 }
 
-// challenge reads the PKCE challenge (RFC 7636): SHA-256 in base64url is 43 characters.
-func challenge(v url.Values) (string, error) {
-	c := v.Get("code_challenge")
-	if c == "" {
+// challenge reads the PKCE challenge (RFC 7636), "" for a client that was let off it.
+func (c Client) challenge(v url.Values) (string, error) {
+	text := v.Get("code_challenge")
+	switch {
+	case text == "" && c.NonceForPKCE && v.Get("nonce") != "" && v.Get("code_challenge_method") == "":
+		return "", nil
+	case text == "":
 		return "", invalidRequest("code_challenge is missing: PKCE is required")
-	}
-	if v.Get("code_challenge_method") != "S256" {
+	case v.Get("code_challenge_method") != "S256":
 		return "", invalidRequest("code_challenge_method must be S256")
-	}
-	if len(c) != 43 || strings.IndexFunc(c, notBase64URL) >= 0 {
+	case !sha256Text(text):
 		return "", invalidRequest("code_challenge is not a SHA-256 in base64url")
 	}
-	return c, nil
+	return text, nil
+}
+
+// sha256Text reports whether text can be a SHA-256 in base64url: 43 characters.
+func sha256Text(text string) bool {
+	return len(text) == 43 && strings.IndexFunc(text, notBase64URL) < 0
 }
 
 func notBase64URL(r rune) bool {
@@ -189,20 +219,23 @@ func locale(tags string) string {
 type Next int
 
 const (
-	SignIn Next = iota + 1 // the person must prove who they are
+	SignIn Next = iota + 1 // the person must prove who they are, or more than they did
+	Choose                 // the person picks: this account or another
 	Ask                    // the person must be told, or asked, what the department will see
 	Answer                 // a code can be issued
 )
 
 // Decide says what a request needs before it can be answered, with person nil when
-// nobody is signed in. With prompt=none it returns an *Error instead of SignIn or Ask.
+// nobody is signed in; the client was read for that person. With prompt=none it returns
+// an *Error instead of SignIn, Choose or Ask.
 func (s *Service) Decide(ctx context.Context, c Client, r Request, person *identity.Person) (Next, error) {
-	ok := person != nil && !r.Login
-	if ok && r.MaxAge != nil && s.now().Sub(person.SignedInAt) > *r.MaxAge {
-		ok = false
+	if !r.reachable() && (person == nil || !r.met(person.ACR)) {
+		return 0, unmet()
 	}
-	if ok && r.MaxAge != nil && *r.MaxAge == 0 {
-		ok = false // OpenID Connect Core 3.1.2.1: like prompt=login
+	ok := person != nil && !r.Login && !r.Create && r.met(person.ACR)
+	if ok && r.MaxAge != nil {
+		// OpenID Connect Core 3.1.2.1: max_age=0 is like prompt=login.
+		ok = *r.MaxAge > 0 && s.now().Sub(person.SignedInAt) <= *r.MaxAge
 	}
 	if ok && r.HintSub != "" {
 		same, err := s.isSubject(ctx, c, r.HintSub, person.ID)
@@ -211,13 +244,18 @@ func (s *Service) Decide(ctx context.Context, c Client, r Request, person *ident
 		}
 		ok = same
 	}
-	if !ok {
-		if r.None {
-			return 0, &Error{"login_required", "the person has to sign in"}
-		}
-		return SignIn, nil
+	if ok && person.ACR < r.ACR && !r.None { // a wish: worth a question, not worth a refusal
+		ok = false
 	}
-	return s.afterProof(ctx, c, r, *person)
+	switch {
+	case !ok && r.None:
+		return 0, &Error{"login_required", "the person has to sign in"}
+	case !ok:
+		return SignIn, nil
+	case r.Select:
+		return Choose, nil
+	}
+	return s.afterProof(c, r)
 }
 
 // DecideAfter is Decide for a person who has signed in for this very request, or who
@@ -232,15 +270,14 @@ func (s *Service) DecideAfter(ctx context.Context, c Client, r Request, person i
 			return 0, &Error{"login_required", "another person signed in than the one asked for"}
 		}
 	}
-	return s.afterProof(ctx, c, r, person)
+	if !r.met(person.ACR) {
+		return 0, unmet()
+	}
+	return s.afterProof(c, r)
 }
 
-func (s *Service) afterProof(ctx context.Context, c Client, r Request, person identity.Person) (Next, error) {
-	told, err := s.told(ctx, s.db, c, person.ID, r.Scopes)
-	if err != nil {
-		return 0, err
-	}
-	if told && !r.Consent {
+func (s *Service) afterProof(c Client, r Request) (Next, error) {
+	if c.told(r.sees()) && !r.Consent {
 		return Answer, nil
 	}
 	if r.None {

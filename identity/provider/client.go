@@ -8,10 +8,10 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/jackc/pgx/v5"
-
-	"guichet/identity"
 )
 
 // ErrNotFound says that there is no active client of that name.
@@ -28,6 +28,7 @@ const (
 const (
 	SecretBasic = "client_secret_basic"
 	SecretPost  = "client_secret_post"
+	PrivateKey  = "private_key_jwt" // an assertion signed with a key of its own
 	NoSecret    = "none"
 )
 
@@ -56,30 +57,63 @@ type Client struct {
 	Alg          string   // of ID tokens
 	RedirectURIs []string
 	PostLogout   []string
-	secrets      secrets
+	Policy
+	secrets secrets
+	known   []string // scopes that the resident it was read for was told about
+}
+
+// A Policy is what is agreed with a client beyond the usual; the zero value is the usual.
+type Policy struct {
+	Keys          *jose.JSONWebKeySet `json:"keys,omitempty"`           // of PrivateKey: its public keys
+	AssertionAlg  string              `json:"assertion_alg,omitempty"`  // of PrivateKey: the one algorithm it signs with
+	FAPI2         bool                `json:"fapi2,omitempty"`          // pushes its requests, proves possession, names us as issuer
+	DPoP          DPoPPolicy          `json:"dpop,omitempty"`           // "" leaves the choice to the client
+	NonceForPKCE  bool                `json:"nonce_for_pkce,omitempty"` // its library knows no PKCE; it always sends a nonce instead
+	GraceSeconds  *int                `json:"grace_seconds,omitempty"`  // of a spent refresh token, 0 to 60; 10 when nil
+	Serves        []string            `json:"serves,omitempty"`         // resources that it is the server of, and may introspect tokens for
+	Device        bool                `json:"device,omitempty"`         // a kiosk, counter or screen that signs people in on their phone
+	Place         *Words              `json:"place,omitempty"`          // of a device: where it stands
+	LogoutURI     string              `json:"logout_uri,omitempty"`     // takes back-channel logout tokens
+	LogoutPrivate bool                `json:"logout_private,omitempty"` // LogoutURI may lead into a private network
+}
+
+// A DPoPPolicy is whether a client must prove possession of a key (RFC 9449).
+type DPoPPolicy string
+
+const (
+	DPoPRequired DPoPPolicy = "required"
+	DPoPNonce    DPoPPolicy = "nonce" // required, with a nonce of ours in each proof
+)
+
+// grace is how long a spent refresh token still gives its successor.
+func (c Client) grace() time.Duration {
+	if c.GraceSeconds == nil {
+		return 10 * time.Second
+	}
+	return time.Duration(*c.GraceSeconds) * time.Second
 }
 
 var clientID = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{1,63}$`)
 
 // Client reads an active client, or returns ErrNotFound.
 func (s *Service) Client(ctx context.Context, name string) (Client, error) {
-	return client(ctx, s.db, name)
+	return client(ctx, s.db, name, "")
 }
 
-func client(ctx context.Context, q querier, name string) (Client, error) {
+// ClientFor reads an active client together with what a resident ("" for nobody) has
+// been told of it: Decide and DecideAfter want it for their person.
+func (s *Service) ClientFor(ctx context.Context, name, residentID string) (Client, error) {
+	return client(ctx, s.db, name, residentID)
+}
+
+func client(ctx context.Context, q querier, name, residentID string) (Client, error) {
 	if !clientID.MatchString(name) {
 		return Client{}, ErrNotFound
 	}
 	c := Client{ID: name}
-	err := q.QueryRow(ctx, `
-		select c.department_id, c.name_en, c.name_fr, d.name_en, d.name_fr, c.type, c.auth_method,
-			c.secret_hash, c.old_secret_hash, c.old_secret_until, c.first_party, c.scopes, c.resources, c.id_token_alg,
-			array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'redirect' and u.state = 'active' order by u.uri),
-			array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'post-logout' and u.state = 'active' order by u.uri)
-		from identity.client c join department.department d on d.id = c.department_id
-		where c.id = $1 and c.state = 'active'`, name).
+	err := q.QueryRow(ctx, clientSQL, name, residentID).
 		Scan(&c.DepartmentID, &c.Name.EN, &c.Name.FR, &c.Department.EN, &c.Department.FR, &c.Type, &c.AuthMethod,
-			&c.secrets.hash, &c.secrets.old, &c.secrets.oldUntil, &c.FirstParty, &c.Scopes, &c.Resources, &c.Alg, &c.RedirectURIs, &c.PostLogout)
+			&c.secrets.hash, &c.secrets.old, &c.secrets.oldUntil, &c.FirstParty, &c.Scopes, &c.Resources, &c.Alg, &c.Policy, &c.RedirectURIs, &c.PostLogout, &c.known)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Client{}, ErrNotFound
 	}
@@ -88,6 +122,22 @@ func client(ctx context.Context, q querier, name string) (Client, error) {
 	}
 	return c, nil
 }
+
+// The last column is what the resident was told. For a city department's client it
+// counts what the department's other first-party clients told; everybody else needs consent to
+// exactly this client.
+const clientSQL = `
+select c.department_id, c.name_en, c.name_fr, d.name_en, d.name_fr, c.type, c.auth_method, c.secret_hash, c.old_secret_hash, c.old_secret_until,
+	c.first_party, c.scopes, c.resources, c.id_token_alg, c.policy,
+	array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'redirect' and u.state = 'active' order by u.uri),
+	array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'post-logout' and u.state = 'active' order by u.uri),
+	array(select distinct scope from identity.consent k
+		join identity.client o on o.id = k.client_id
+		cross join unnest(k.scopes) scope
+		where k.resident_id = nullif($2, '')::uuid and k.withdrawn_at is null
+			and ((o.id = c.id and k.kind = 'consent') or (c.first_party and o.first_party and o.department_id = c.department_id)))
+from identity.client c join department.department d on d.id = c.department_id
+where c.id = $1 and c.state = 'active'`
 
 // redirects reports whether answers may go to uri: byte for byte one of the registered
 // ones. A native client's loopback address may have any port (RFC 8252, section 7.3).
@@ -152,48 +202,6 @@ func (c Client) resources(wish []string) ([]string, error) {
 		}
 	}
 	return out, nil
-}
-
-// Credentials are what a client presented at the token endpoint.
-type Credentials struct {
-	ClientID, Secret string
-	Method           string // how: SecretBasic, SecretPost or NoSecret
-}
-
-// InvalidClient is the one answer to every failed authentication of a client.
-func InvalidClient() *Error {
-	return &Error{"invalid_client", "the client is unknown or did not prove to be the one it names"}
-}
-
-// Authenticate returns the client that the credentials prove. An unknown client, a
-// wrong secret and a method other than the registered one get the same
-// answer after the same work. Failures are counted per network, and per client and network: once there are too many,
-// the answer is a *identity.LimitedError. A right secret always works, so that nobody can lock a
-// department out.
-func (s *Service) Authenticate(ctx context.Context, cr Credentials, v identity.Visitor) (Client, error) {
-	c, err := s.Client(ctx, cr.ClientID)
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return Client{}, err
-	}
-	known := err == nil
-	right := c.secrets.hold(cr.Secret, s.now())
-	switch {
-	case known && c.AuthMethod == cr.Method && cr.Method == NoSecret:
-		return c, nil
-	case known && c.AuthMethod == cr.Method && right:
-		return c, nil
-	}
-	err = pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
-		// The network first: names that a stranger makes up must not fill the table of buckets.
-		if err := s.people.Take(ctx, tx, "client-network", v.Network, s.people.Limits().ClientNetwork); err != nil {
-			return err
-		}
-		return s.people.Take(ctx, tx, "client", cr.ClientID+"\x00"+v.Network, s.people.Limits().ClientFailures)
-	})
-	if err != nil {
-		return Client{}, fmt.Errorf("authenticate client: %w", err)
-	}
-	return Client{}, InvalidClient()
 }
 
 // Origin returns the origin of a registered address.

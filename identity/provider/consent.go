@@ -10,26 +10,17 @@ import (
 	"guichet/internal/audit"
 )
 
-// told reports whether the resident knows already what the client will see. For a
-// city department's client it is enough that the department's other clients were
-// told the same; the bare sub needs no notice. Everybody else needs consent to exactly this client.
-func (s *Service) told(ctx context.Context, q querier, c Client, residentID string, scopes []string) (bool, error) {
-	if c.FirstParty && len(scopes) == 1 { // openid alone
-		return true, nil
+// told reports whether the resident whom the client was read for knows already what it
+// will see. The bare sub needs no notice; whether a city department may refresh its
+// tokens was decided when it was registered.
+func (c Client) told(scopes []string) bool {
+	for _, scope := range scopes {
+		free := c.FirstParty && (scope == ScopeOpenID || scope == ScopeOffline)
+		if !free && !slices.Contains(c.known, scope) {
+			return false
+		}
 	}
-	var known []string
-	err := q.QueryRow(ctx, `
-		select coalesce(array_agg(distinct scope), '{}')
-		from identity.consent k
-		join identity.client c on c.id = k.client_id
-		cross join unnest(k.scopes) scope
-		where k.resident_id = $1 and k.withdrawn_at is null
-			and ((k.client_id = $2 and k.kind = 'consent') or ($3 and c.first_party and c.department_id = $4))`,
-		residentID, c.ID, c.FirstParty, c.DepartmentID).Scan(&known)
-	if err != nil {
-		return false, fmt.Errorf("read consent: %w", err)
-	}
-	return !slices.ContainsFunc(scopes, func(scope string) bool { return !slices.Contains(known, scope) }), nil
+	return true
 }
 
 // agree records what the resident was told or agreed to, on top of what was before.

@@ -9,7 +9,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
+	"github.com/go-jose/go-jose/v4/json"
 	"github.com/jackc/pgx/v5"
 
 	"guichet/internal/audit"
@@ -39,11 +39,11 @@ const (
 	keysFresh   = time.Minute         // how long an instance trusts what it read
 )
 
-// A signingKey is a key as an instance holds it. signer is nil unless it may sign.
+// A signingKey is a key as an instance holds it. private is nil unless it may sign.
 type signingKey struct {
-	state  string
-	public jose.JSONWebKey
-	signer jose.Signer
+	state   string
+	public  jose.JSONWebKey
+	private any
 }
 
 // keyring is what an instance last read of the keys. Instances may differ by keysFresh: the
@@ -104,14 +104,10 @@ func (s *Service) readKeys(ctx context.Context) ([]signingKey, error) {
 		if err != nil {
 			return k, fmt.Errorf("open key %s: %w", kid, err)
 		}
-		private, err := x509.ParsePKCS8PrivateKey(der)
-		if err != nil {
+		if k.private, err = x509.ParsePKCS8PrivateKey(der); err != nil {
 			return k, fmt.Errorf("key %s: %w", kid, err)
 		}
-		k.signer, err = jose.NewSigner(
-			jose.SigningKey{Algorithm: jose.SignatureAlgorithm(alg), Key: jose.JSONWebKey{Key: private, KeyID: kid}},
-			(&jose.SignerOptions{}).WithType("JWT"))
-		return k, err
+		return k, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read signing keys: %w", err)
@@ -119,25 +115,54 @@ func (s *Service) readKeys(ctx context.Context) ([]signingKey, error) {
 	return keys, nil
 }
 
-// sign makes a compact JWT of the claims with the active key of alg.
-func (s *Service) sign(ctx context.Context, alg string, claims any) (string, error) {
-	keys, err := s.signingKeys(ctx)
+// A jwtType is how a JWT is made: its algorithm, its typ, and the id of the key that
+// the database calls active, "" for the one we know.
+type jwtType struct{ alg, typ, kid string }
+
+// sign makes a compact JWT of the claims with the active key.
+func (s *Service) sign(ctx context.Context, t jwtType, claims any) (string, error) {
+	signing, err := s.signer(ctx, t)
 	if err != nil {
-		return "", err
-	}
-	i := slices.IndexFunc(keys, func(k signingKey) bool { return k.signer != nil && k.public.Algorithm == alg })
-	if i < 0 {
-		return "", fmt.Errorf("sign: no active %s key: TendKeys has not run", alg)
+		return "", fmt.Errorf("sign: %w", err)
 	}
 	body, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("sign: %w", err)
 	}
-	jws, err := keys[i].signer.Sign(body)
+	signer, err := jose.NewSigner(signing, (&jose.SignerOptions{}).WithType(jose.ContentType(t.typ)))
+	if err != nil {
+		return "", fmt.Errorf("sign: %w", err)
+	}
+	jws, err := signer.Sign(body)
 	if err != nil {
 		return "", fmt.Errorf("sign: %w", err)
 	}
 	return jws.CompactSerialize()
+}
+
+// signer returns the active key. When another instance has changed it since we read the
+// keys, they are read again: nobody signs with a key that was withdrawn.
+func (s *Service) signer(ctx context.Context, t jwtType) (jose.SigningKey, error) {
+	for range 2 {
+		keys, err := s.signingKeys(ctx)
+		if err != nil {
+			return jose.SigningKey{}, err
+		}
+		for _, k := range keys {
+			if k.private != nil && k.public.Algorithm == t.alg && (t.kid == "" || t.kid == k.public.KeyID) {
+				return jose.SigningKey{Algorithm: jose.SignatureAlgorithm(t.alg), Key: jose.JSONWebKey{Key: k.private, KeyID: k.public.KeyID}}, nil
+			}
+		}
+		s.forgetKeys()
+	}
+	return jose.SigningKey{}, fmt.Errorf("no active %s key: TendKeys has not run", t.alg)
+}
+
+// forgetKeys has them read again at the next use.
+func (s *Service) forgetKeys() {
+	s.keys.mu.Lock()
+	defer s.keys.mu.Unlock()
+	s.keys.keys = nil
 }
 
 // ErrHint says that a token is no ID token of ours: forged, unsigned, of another
@@ -188,9 +213,7 @@ func (s *Service) TendKeys(ctx context.Context) error {
 			return fmt.Errorf("tend %s keys: %w", alg, err)
 		}
 	}
-	s.keys.mu.Lock()
-	defer s.keys.mu.Unlock()
-	s.keys.keys = nil // read again at the next use
+	s.forgetKeys()
 	return nil
 }
 

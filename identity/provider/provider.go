@@ -2,6 +2,7 @@ package provider
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -32,6 +33,8 @@ type Service struct {
 	master      *seal.Key
 	development bool
 	pairwise    *keyed.Hasher // makes subjects from now on; those made before are stored
+	refresh     *keyed.Hasher // makes the successors of refresh tokens
+	short       *keyed.Hasher // user codes of devices are found by its hashes; makes nonces for proofs
 	keys        keyring
 }
 
@@ -39,9 +42,11 @@ type Service struct {
 // the first token is signed.
 func New(ctx context.Context, db *pgxpool.Pool, people *identity.Service, c Config) (*Service, error) {
 	s := &Service{db: db, people: people, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development}
-	var err error
-	if s.pairwise, err = keyed.Load(ctx, db, c.Master, "identity.pairwise"); err != nil {
-		return nil, fmt.Errorf("open provider: %w", err)
+	for purpose, hasher := range map[string]**keyed.Hasher{"identity.pairwise": &s.pairwise, "identity.refresh": &s.refresh, "identity.short": &s.short} {
+		var err error
+		if *hasher, err = keyed.Load(ctx, db, c.Master, purpose); err != nil {
+			return nil, fmt.Errorf("open provider: %w", err)
+		}
 	}
 	return s, nil
 }
@@ -63,29 +68,34 @@ const (
 	ScopeOpenID  = "openid"
 	ScopeProfile = "profile"
 	ScopeEmail   = "email"
+	ScopeOffline = "offline_access" // refresh tokens
 )
 
 // Scopes lists every scope there is, in the order of discovery.
-func Scopes() []string { return []string{ScopeOpenID, ScopeProfile, ScopeEmail} }
-
-// ACR writes a level of assurance as departments see it.
-func ACR(level int) string { return fmt.Sprintf("urn:guichet:acr:%d", level) }
+func Scopes() []string { return []string{ScopeOpenID, ScopeProfile, ScopeEmail, ScopeOffline} }
 
 // A querier is a pool or a transaction.
 type querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Sweep deletes what has expired: access tokens, and the tombstones of codes a day
-// after they and every token of their grant are dead.
+// isNone says that a statement found, or changed, no row.
+func isNone(err error) bool { return errors.Is(err, pgx.ErrNoRows) }
+
+// Sweep deletes what has expired: tokens, one-time values, and grants a day after they
+// and every token of theirs are dead.
 func (s *Service) Sweep(ctx context.Context) (int64, error) {
 	now := s.now()
+	expired := func(table string) identity.Sweep {
+		return identity.Sweep{Name: table, Before: now, SQL: `
+			delete from identity.` + table + ` where hash in (
+				select hash from identity.` + table + ` where expires_at < $1 order by expires_at limit 500 for update skip locked)`}
+	}
 	return identity.RunSweeps(ctx, s.db, []identity.Sweep{
-		{Name: "access tokens", SQL: `
-			delete from identity.access_token where hash in (
-				select hash from identity.access_token where expires_at < $1 order by expires_at limit 500 for update skip locked)`, Before: now},
+		expired("access_token"), expired("refresh_token"), expired("pushed_request"), expired("seen"), expired("device_code"),
 		{Name: "grants", SQL: `
 			delete from identity.client_grant where id in (
-				select id from identity.client_grant where code_expires_at < $1 order by code_expires_at limit 500 for update skip locked)`, Before: now.Add(-24 * time.Hour)},
+				select id from identity.client_grant where coalesce(ends_at, code_expires_at) < $1
+				order by coalesce(ends_at, code_expires_at) limit 500 for update skip locked)`, Before: now.Add(-24 * time.Hour)},
 	})
 }

@@ -32,6 +32,7 @@ type NewClient struct {
 	Alg          string // ES256 when empty
 	RedirectURIs []string
 	PostLogout   []string
+	Policy
 }
 
 // Created is a client just registered. Secret is seen here and never again; Approval
@@ -57,7 +58,7 @@ func (s *Service) CreateClient(ctx context.Context, tx pgx.Tx, n NewClient) (Cre
 	}
 	var c Created
 	var hash []byte
-	if n.AuthMethod != NoSecret {
+	if n.AuthMethod == SecretBasic || n.AuthMethod == SecretPost {
 		c.Secret = id.Secret()
 		hash = id.Hash(c.Secret)
 	}
@@ -75,10 +76,10 @@ func (s *Service) CreateClient(ctx context.Context, tx pgx.Tx, n NewClient) (Cre
 	now := s.now()
 	_, err = tx.Exec(ctx, `
 		insert into identity.client (id, department_id, name_en, name_fr, type, auth_method, secret_hash, first_party,
-			scopes, resources, id_token_alg, state, created_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)`,
+			scopes, resources, id_token_alg, policy, state, created_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)`,
 		n.ID, n.DepartmentID, n.Name.EN, n.Name.FR, n.Type, n.AuthMethod, hash, n.FirstParty,
-		n.Scopes, n.Resources, n.Alg, state, now)
+		n.Scopes, n.Resources, n.Alg, n.Policy, state, now)
 	if err == nil {
 		err = s.addURIs(ctx, tx, n.ID, c.Approval, n.RedirectURIs, n.PostLogout)
 	}
@@ -108,7 +109,7 @@ func (n NewClient) orDefault() NewClient {
 		}
 	}
 	if n.Scopes == nil {
-		n.Scopes = Scopes()
+		n.Scopes = []string{ScopeOpenID, ScopeProfile, ScopeEmail}
 	}
 	if n.Resources == nil {
 		n.Resources = []string{}
@@ -131,7 +132,7 @@ func sortedSet(list []string) []string {
 // nothing. In development they work at once and the returned approval is empty; elsewhere they
 // wait for Approve.
 func (s *Service) AddAddresses(ctx context.Context, tx pgx.Tx, clientID string, redirect, postLogout []string, by string) (approvalID string, err error) {
-	c, err := client(ctx, tx, clientID)
+	c, err := client(ctx, tx, clientID, "")
 	if err != nil {
 		return "", fmt.Errorf("add addresses to %s: %w", clientID, err)
 	}
@@ -184,10 +185,11 @@ type terms struct {
 	DepartmentID, NameEN, NameFR, Type, AuthMethod, Alg string
 	FirstParty                                          bool
 	Scopes, Resources                                   []string
+	Policy                                              Policy
 }
 
 func (n NewClient) terms() *terms {
-	return &terms{n.DepartmentID, n.Name.EN, n.Name.FR, n.Type, n.AuthMethod, n.Alg, n.FirstParty, n.Scopes, n.Resources}
+	return &terms{n.DepartmentID, n.Name.EN, n.Name.FR, n.Type, n.AuthMethod, n.Alg, n.FirstParty, n.Scopes, n.Resources, n.Policy}
 }
 
 func (s *Service) ask(ctx context.Context, tx pgx.Tx, kind, clientID, by string, p proposal) (string, error) {
@@ -260,13 +262,13 @@ func (s *Service) proposed(ctx context.Context, tx pgx.Tx, approvalID string) (p
 	var t terms
 	var state string
 	err := tx.QueryRow(ctx, `
-		select c.id, c.state, c.department_id, c.name_en, c.name_fr, c.type, c.auth_method, c.id_token_alg, c.first_party, c.scopes, c.resources,
+		select c.id, c.state, c.department_id, c.name_en, c.name_fr, c.type, c.auth_method, c.id_token_alg, c.first_party, c.scopes, c.resources, c.policy,
 			array(select u.uri from identity.client_uri u where u.approval_id = $1 and u.kind = 'redirect' order by u.uri collate "C"),
 			array(select u.uri from identity.client_uri u where u.approval_id = $1 and u.kind = 'post-logout' order by u.uri collate "C")
 		from identity.client c
 		where c.id = (select u.client_id from identity.client_uri u where u.approval_id = $1 limit 1)
 		for update of c`, approvalID).
-		Scan(&p.Client, &state, &t.DepartmentID, &t.NameEN, &t.NameFR, &t.Type, &t.AuthMethod, &t.Alg, &t.FirstParty, &t.Scopes, &t.Resources,
+		Scan(&p.Client, &state, &t.DepartmentID, &t.NameEN, &t.NameFR, &t.Type, &t.AuthMethod, &t.Alg, &t.FirstParty, &t.Scopes, &t.Resources, &t.Policy,
 			&p.RedirectURIs, &p.PostLogout)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return proposal{}, approval.ErrNotFound
@@ -292,14 +294,16 @@ func (s *Service) valid(n NewClient) error {
 	fault(n.By == "" && !s.development, "by: want who registers it")
 	fault(n.Name.EN == "" || n.Name.FR == "", "name: needed in English and in French")
 	fault(n.Type != Web && n.Type != Native, "type: want %s or %s", Web, Native)
-	fault(n.Type == Web && n.AuthMethod != SecretBasic && n.AuthMethod != SecretPost, "authentication: want %s or %s", SecretBasic, SecretPost)
+	fault(n.Type == Web && n.AuthMethod != SecretBasic && n.AuthMethod != SecretPost && n.AuthMethod != PrivateKey,
+		"authentication: want %s, %s or %s", SecretBasic, SecretPost, PrivateKey)
 	fault(n.Type == Native && n.AuthMethod != NoSecret, "authentication: a native client keeps no secret")
 	fault(n.Alg != ES256 && n.Alg != RS256, "algorithm: want %s or %s", ES256, RS256)
 	fault(!slices.Contains(n.Scopes, ScopeOpenID), "scopes: openid is missing")
 	for _, scope := range n.Scopes {
 		fault(!slices.Contains(Scopes(), scope), "scope %q does not exist", scope)
 	}
-	fault(len(n.RedirectURIs) == 0, "redirect address: at least one is needed")
+	n.Policy.check(n, fault)
+	fault(len(n.RedirectURIs) == 0 && !n.Device, "redirect address: at least one is needed")
 	for _, uri := range slices.Concat(n.RedirectURIs, n.PostLogout) {
 		if err := s.validURI(n.Type, uri); err != nil {
 			faults = append(faults, fmt.Errorf("address %q: %w", uri, err))
@@ -310,6 +314,29 @@ func (s *Service) valid(n NewClient) error {
 		fault(err != nil || !u.IsAbs() || u.Host == "" || strings.Contains(uri, "#"), "resource %q: want an absolute URI without fragment", uri)
 	}
 	return errors.Join(faults...)
+}
+
+// check reports what cannot stand in a policy.
+func (p Policy) check(n NewClient, fault func(bad bool, format string, args ...any)) {
+	fault((n.AuthMethod == PrivateKey) != (p.Keys != nil), "keys: needed for %s, and only there", PrivateKey)
+	if p.Keys != nil {
+		fault(len(p.Keys.Keys) == 0 || len(p.Keys.Keys) > 5, "keys: want 1 to 5")
+		for _, k := range p.Keys.Keys {
+			fault(!k.IsPublic() || !k.Valid(), "key %q: want a public key", k.KeyID)
+		}
+		fault(!slices.Contains(AssertionAlgs(), p.AssertionAlg), "algorithm of assertions: want one of %v", AssertionAlgs())
+	}
+	fault(p.FAPI2 && (n.AuthMethod != PrivateKey || p.DPoP == "" || p.NonceForPKCE), "FAPI 2.0: want %s, proof of possession and PKCE", PrivateKey)
+	fault(p.DPoP != "" && p.DPoP != DPoPRequired && p.DPoP != DPoPNonce, "proof of possession: want %q, %q or nothing", DPoPRequired, DPoPNonce)
+	fault(p.NonceForPKCE && n.AuthMethod == NoSecret, "a client without a secret cannot do without PKCE")
+	fault(p.GraceSeconds != nil && (*p.GraceSeconds < 0 || *p.GraceSeconds > 60), "grace: want 0 to 60 seconds")
+	fault(p.Device && (p.Place == nil || p.Place.EN == "" || p.Place.FR == ""), "place of the device: needed in English and in French")
+	fault(p.Device && slices.Contains(n.Scopes, ScopeOffline), "a device gets no refresh tokens")
+	if p.LogoutURI != "" {
+		u, err := url.Parse(p.LogoutURI)
+		fault(err != nil || u.Host == "" || u.User != nil || u.Fragment != "" || u.Scheme != "https" && !(u.Scheme == "http" && p.LogoutPrivate),
+			"logout address %q: want https (http only into a private network)", p.LogoutURI)
+	}
 }
 
 // validURI refuses what must never become a registered address: anything that

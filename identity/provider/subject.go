@@ -7,23 +7,45 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
-
-	"guichet/internal/id"
 )
 
-// subject returns the name by which a department knows a resident: a keyed hash,
-// stored at first use. What is stored counts, so it outlives the key.
-func (s *Service) subject(ctx context.Context, tx pgx.Tx, departmentID, residentID string) (string, error) {
-	sub := base64.RawURLEncoding.EncodeToString(s.pairwise.Sum(departmentID + "\x00" + residentID))
-	_, err := tx.Exec(ctx, `
-		insert into identity.pairwise (sub, department_id, resident_id, created_at) values ($1, $2, $3, $4)
-		on conflict (department_id, resident_id) do nothing`,
-		sub, departmentID, residentID, s.now())
-	if err != nil {
-		return "", fmt.Errorf("store subject: %w", err)
+// newSubject is the name by which a department would know a resident from now on: a
+// keyed hash. What is stored counts, so a name outlives the key.
+func (s *Service) newSubject(departmentID, residentID string) string {
+	return base64.RawURLEncoding.EncodeToString(s.pairwise.Sum(departmentID + "\x00" + residentID))
+}
+
+// subjectSQL yields the department's name for the resident, stored at first use. It
+// yields nothing when another transaction stores it at this moment.
+const subjectSQL = `
+old_subject as (select sub from identity.pairwise where department_id = @department and resident_id = @resident),
+new_subject as (
+	insert into identity.pairwise (sub, department_id, resident_id, created_at)
+	select @new_sub, @department, @resident, @now where not exists (select from old_subject)
+	on conflict (department_id, resident_id) do nothing
+	returning sub),
+subject as (select sub from old_subject union all select sub from new_subject)`
+
+// sidSQL does the same for the name of a session with one client.
+const sidSQL = `
+old_sid as (select sid from identity.session_client where session_id = @session and client_id = @client),
+new_sid as (
+	insert into identity.session_client (session_id, client_id, sid, first_at)
+	select @session, @client, @new_sid, @now where not exists (select from old_sid)
+	on conflict (session_id, client_id) do nothing
+	returning sid),
+named_session as (select sid from old_sid union all select sid from new_sid)`
+
+// subject returns the department's name for the resident.
+func (s *Service) subject(ctx context.Context, q querier, departmentID, residentID string) (sub string, err error) {
+	for range 3 {
+		err = q.QueryRow(ctx, "with "+subjectSQL+" select sub from subject", pgx.NamedArgs{
+			"now": s.now(), "new_sub": s.newSubject(departmentID, residentID), "department": departmentID, "resident": residentID,
+		}).Scan(&sub)
+		if !isNone(err) {
+			break
+		}
 	}
-	err = tx.QueryRow(ctx, `select sub from identity.pairwise where department_id = $1 and resident_id = $2`,
-		departmentID, residentID).Scan(&sub)
 	if err != nil {
 		return "", fmt.Errorf("read subject: %w", err)
 	}
@@ -40,21 +62,4 @@ func (s *Service) isSubject(ctx context.Context, c Client, sub, residentID strin
 		return false, fmt.Errorf("read subject: %w", err)
 	}
 	return same, nil
-}
-
-// sid returns the name of a session for one client.
-func (s *Service) sid(ctx context.Context, tx pgx.Tx, sessionID, clientID string) (string, error) {
-	_, err := tx.Exec(ctx, `
-		insert into identity.session_client (session_id, client_id, sid, first_at) values ($1, $2, $3, $4)
-		on conflict (session_id, client_id) do nothing`, sessionID, clientID, id.Secret(), s.now())
-	if err != nil {
-		return "", fmt.Errorf("store sid: %w", err)
-	}
-	var sid string
-	err = tx.QueryRow(ctx, `select sid from identity.session_client where session_id = $1 and client_id = $2`,
-		sessionID, clientID).Scan(&sid)
-	if err != nil {
-		return "", fmt.Errorf("read sid: %w", err)
-	}
-	return sid, nil
 }
