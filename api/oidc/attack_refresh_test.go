@@ -253,13 +253,13 @@ func TestAttacksOnIntrospectionAndRevocation(t *testing.T) {
 				t.Errorf("%s, its own: %s", name, got.body)
 			}
 			for _, who := range []*app{water, server} {
-				if got := who.introspect(token); got.body != "{\"active\":false}\n" {
+				if got := who.introspect(token); got.body != "{\"active\":false}" {
 					t.Errorf("%s by %s: %s", name, who.id, got.body)
 				}
 			}
 		}
 		for name, token := range map[string]string{"ID token": tok.IDToken, "code": b.again(a), "nonsense": "x", "NUL": "\x00"} {
-			if got := a.introspect(token); got.body != "{\"active\":false}\n" {
+			if got := a.introspect(token); got.body != "{\"active\":false}" {
 				t.Errorf("%s: %s", name, got.body)
 			}
 		}

@@ -32,22 +32,27 @@ type clientAddCmd struct {
 	ID          string   `arg:"" help:"Client id."`
 	NameEN      string   `arg:"" name:"name-en" help:"Name in English."`
 	NameFR      string   `arg:"" name:"name-fr" help:"Name in French."`
-	RedirectURI []string `name:"redirect-uri" required:"" help:"Exact redirect address; may be given again."`
+	RedirectURI []string `name:"redirect-uri" help:"Exact redirect address; may be given again."`
 	PostLogout  []string `name:"post-logout-uri" help:"Exact address after sign-out; may be given again."`
 	ThirdParty  bool     `name:"third-party" help:"Not a city department: people are asked for consent."`
 	By          string   `help:"Who proposes it; outside development a second person approves."`
+	clientPolicy
 }
 
 func (c *clientAddCmd) Run(ctx context.Context, e env) error {
+	n := provider.NewClient{
+		ID: c.ID, Name: provider.Words{EN: c.NameEN, FR: c.NameFR}, FirstParty: !c.ThirdParty, RedirectURIs: c.RedirectURI, PostLogout: c.PostLogout, By: c.By,
+	}
+	if err := c.apply(&n); err != nil {
+		return err
+	}
 	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
 		d, err := w.byCode(ctx, tx, c.Department)
 		if err != nil {
 			return nil, err
 		}
-		created, err := w.provider.CreateClient(ctx, tx, provider.NewClient{
-			ID: c.ID, DepartmentID: d.ID,
-			Name: provider.Words{EN: c.NameEN, FR: c.NameFR}, FirstParty: !c.ThirdParty, RedirectURIs: c.RedirectURI, PostLogout: c.PostLogout, By: c.By,
-		})
+		n.DepartmentID = d.ID
+		created, err := w.provider.CreateClient(ctx, tx, n)
 		if errors.Is(err, provider.ErrTaken) {
 			return nil, fmt.Errorf("there is a client %s already; its secret was shown then (admin client rotate gives it a new one)", c.ID)
 		}

@@ -25,6 +25,7 @@ type Change struct {
 	AuthMethod *string   `json:",omitempty"`
 	Alg        *string   `json:",omitempty"`
 	FirstParty *bool     `json:",omitempty"`
+	Policy     *Policy   `json:",omitempty"`
 	Enable     bool      `json:",omitempty"` // a disabled client works again
 }
 
@@ -48,6 +49,9 @@ func (c Change) over(n NewClient) NewClient {
 	if c.FirstParty != nil {
 		n.FirstParty = *c.FirstParty
 	}
+	if c.Policy != nil {
+		n.Policy = *c.Policy
+	}
 	return n
 }
 
@@ -70,6 +74,9 @@ func (c Change) since(r Registered) Change {
 	}
 	if c.FirstParty != nil && *c.FirstParty == r.FirstParty {
 		c.FirstParty = nil
+	}
+	if c.Policy != nil && c.Policy.equal(r.Policy) {
+		c.Policy = nil
 	}
 	c.Enable = c.Enable && r.State == "disabled"
 	return c
@@ -137,8 +144,8 @@ func (s *Service) carryOut(ctx context.Context, tx pgx.Tx, r Registered, c Chang
 	n := c.over(r.asNew())
 	_, err := tx.Exec(ctx, `
 		update identity.client set name_en = $2, name_fr = $3, scopes = $4, resources = $5, auth_method = $6, id_token_alg = $7,
-			first_party = $8, state = case when $9 and state = 'disabled' then 'active' else state end
-		where id = $1`, r.ID, n.Name.EN, n.Name.FR, n.Scopes, n.Resources, n.AuthMethod, n.Alg, n.FirstParty, c.Enable)
+			first_party = $8, policy = $9, state = case when $10 and state = 'disabled' then 'active' else state end
+		where id = $1`, r.ID, n.Name.EN, n.Name.FR, n.Scopes, n.Resources, n.AuthMethod, n.Alg, n.FirstParty, n.Policy, c.Enable)
 	if err != nil {
 		return fmt.Errorf("change client %s: %w", r.ID, err)
 	}
@@ -207,6 +214,7 @@ func (r Registered) asNew() NewClient {
 	return NewClient{
 		ID: r.ID, By: "-", DepartmentID: r.DepartmentID, Name: r.Name, Type: r.Type, AuthMethod: r.AuthMethod, FirstParty: r.FirstParty,
 		Scopes: r.Scopes, Resources: r.Resources, Alg: r.Alg, RedirectURIs: append(slices.Clone(r.RedirectURIs), r.proposedRedirects()...), PostLogout: r.PostLogout,
+		Policy: r.Policy,
 	}
 }
 
@@ -254,7 +262,7 @@ func (s *Service) Clients(ctx context.Context, departmentIDs []string) ([]Regist
 func readRegistered(ctx context.Context, q lister, where string, arg any) ([]Registered, error) {
 	rows, err := q.Query(ctx, `
 		select c.id, c.department_id, c.name_en, c.name_fr, d.name_en, d.name_fr, d.code, c.type, c.auth_method, c.secret_hash,
-			c.first_party, c.scopes, c.resources, c.id_token_alg, c.state, c.created_at, coalesce(c.secret_made_at, c.created_at), c.old_secret_until,
+			c.first_party, c.scopes, c.resources, c.id_token_alg, c.policy, c.state, c.created_at, coalesce(c.secret_made_at, c.created_at), c.old_secret_until,
 			array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'redirect' and u.state = 'active' order by u.uri),
 			array(select u.uri from identity.client_uri u where u.client_id = c.id and u.kind = 'post-logout' and u.state = 'active' order by u.uri),
 			coalesce((select jsonb_agg(jsonb_build_object('Kind', u.kind, 'URI', u.uri) order by u.kind, u.uri)
@@ -267,7 +275,7 @@ func readRegistered(ctx context.Context, q lister, where string, arg any) ([]Reg
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (r Registered, err error) {
 		var proposed []byte
 		err = row.Scan(&r.ID, &r.DepartmentID, &r.Name.EN, &r.Name.FR, &r.Department.EN, &r.Department.FR, &r.DepartmentCode, &r.Type, &r.AuthMethod, &r.secrets.hash,
-			&r.FirstParty, &r.Scopes, &r.Resources, &r.Alg, &r.State, &r.CreatedAt, &r.SecretMadeAt, &r.OldSecretUntil, &r.RedirectURIs, &r.PostLogout, &proposed)
+			&r.FirstParty, &r.Scopes, &r.Resources, &r.Alg, &r.Policy, &r.State, &r.CreatedAt, &r.SecretMadeAt, &r.OldSecretUntil, &r.RedirectURIs, &r.PostLogout, &proposed)
 		if err != nil {
 			return r, err
 		}

@@ -1,7 +1,9 @@
 package provider
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -75,6 +77,13 @@ type Policy struct {
 	Place         *Words              `json:"place,omitempty"`          // of a device: where it stands
 	LogoutURI     string              `json:"logout_uri,omitempty"`     // takes back-channel logout tokens
 	LogoutPrivate bool                `json:"logout_private,omitempty"` // LogoutURI may lead into a private network
+}
+
+// equal reports whether two policies say the same. Values that cannot be written equal none.
+func (p Policy) equal(q Policy) bool {
+	a, err1 := json.Marshal(p)
+	b, err2 := json.Marshal(q)
+	return err1 == nil && err2 == nil && bytes.Equal(a, b)
 }
 
 // A DPoPPolicy is whether a client must prove possession of a key (RFC 9449).
