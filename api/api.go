@@ -54,6 +54,11 @@ func CrossSite() []string {
 	return append(oidc.CrossSite(), "POST "+ProcessorHook, departments.Prefix+"/")
 }
 
+// Bodies are the routes whose bodies may be larger than others, with their bytes.
+func Bodies() map[string]int64 {
+	return map[string]int64{"POST " + departments.BatchPath: departments.BatchBody}
+}
+
 // New returns the handler of everything public.
 func New(p Parts) http.Handler {
 	r := chi.NewRouter()

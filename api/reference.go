@@ -162,14 +162,27 @@ func operationOf(doc *huma.OpenAPI, path string, op *huma.Operation) operation {
 // was made before, are shell variables.
 func curl(doc *huma.OpenAPI, path string, op *huma.Operation) string {
 	address := doc.Servers[0].URL + path
-	thing := "BILL"
-	if strings.HasPrefix(path, "/checkouts") {
+	thing, key := "BILL", "GUICHET_KEY"
+	switch {
+	case strings.HasPrefix(path, "/checkouts"):
 		thing = "CHECKOUT"
+	case strings.HasPrefix(path, "/journal-entries"):
+		thing, key = "ENTRY", "GUICHET_JOURNAL_KEY"
 	}
-	lines := []string{"curl " + strings.ReplaceAll(address, "{id}", "$"+thing), `  -H "Authorization: Bearer $GUICHET_KEY"`}
+	var headers []string
+	for _, p := range op.Parameters {
+		switch {
+		case p.In == "header":
+			headers = append(headers, fmt.Sprintf(`  -H "%s: %s/DEMO-T-1001"`, p.Name, op.OperationID))
+		case p.In == "query" && p.Required: // the key of what was created before
+			address += fmt.Sprintf("?%s=%s/DEMO-T-1001", p.Name, strings.Replace(op.OperationID, "find-", "create-", 1))
+		}
+	}
+	lines := []string{"curl " + strings.ReplaceAll(address, "{id}", "$"+thing), `  -H "Authorization: Bearer $` + key + `"`}
 	if op.RequestBody != nil {
-		lines = append(lines, `  -H "Content-Type: application/json"`, fmt.Sprintf(`  -H "Idempotency-Key: %s/DEMO-T-1001"`, op.OperationID),
-			"  -d '"+body(op.RequestBody.Content["application/json"].Example)+"'")
+		lines = append(lines, `  -H "Content-Type: application/json"`)
+		lines = append(lines, headers...)
+		lines = append(lines, "  -d '"+body(op.RequestBody.Content["application/json"].Example)+"'")
 	}
 	return strings.Join(lines, " \\\n")
 }
@@ -191,6 +204,9 @@ func indented(v any, prefix string) string {
 // own: first those that are required, as the document orders them.
 func properties(doc *huma.OpenAPI, s *huma.Schema, prefix string) []field {
 	s = resolve(doc, s)
+	if s.Type == huma.TypeArray {
+		return properties(doc, s.Items, prefix+"[].")
+	}
 	names := slices.Clone(s.Required)
 	var optional []string
 	for name := range s.Properties {

@@ -21,8 +21,11 @@ import (
 	"guichet/api/departments"
 	"guichet/api/web"
 	"guichet/api/web/webtest"
+	"guichet/department"
+	"guichet/internal/approval"
 	"guichet/internal/browser"
 	"guichet/internal/keyed"
+	"guichet/ledger"
 	"guichet/payments"
 	"guichet/payments/paymentstest"
 )
@@ -129,8 +132,10 @@ func TestCommandsWork(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
 	t.Cleanup(srv.Close)
 	r := chi.NewRouter()
+	journal := ledger.NewQueue(c.Books, c.DB)
+	go func() { _ = journal.Run(t.Context()) }() // ends with the test
 	doc := departments.New(r, departments.Parts{
-		Departments: c.Depts, Bills: c.Bills, Subjects: nobody{}, Today: c.Today, BaseURL: srv.URL, Log: slog.New(slog.DiscardHandler),
+		Books: c.Books, Journal: journal, DB: c.DB, Departments: c.Depts, Bills: c.Bills, Subjects: nobody{}, Today: c.Today, BaseURL: srv.URL, Log: slog.New(slog.DiscardHandler),
 		Payments: payments.New(payments.Parts{DB: c.DB, Books: c.Books, Bills: c.Bills, Departments: c.Depts, Queue: c.Queue, Links: links, Now: c.Clock.Now}, payments.Config{}),
 	}).Document()
 	handler = r
@@ -139,6 +144,7 @@ func TestCommandsWork(t *testing.T) {
 		key, err = c.Depts.IssueKey(t.Context(), tx, c.Depart["parking"].ID, "page", "test")
 		return err
 	})
+	journalKey := financeSystem(t, c)
 	site := web.New(web.Options{})
 	site.Register("developers", files)
 	text, err := site.Render("en", "developers/reference", pageOf(doc))
@@ -147,10 +153,11 @@ func TestCommandsWork(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?s)id="([a-z-]+)">[^<]*</h3>.*?<pre[^>]*><code>(.*?)</code></pre>`).FindAllStringSubmatch(text, -1) {
 		commands[m[1]] = html.UnescapeString(m[2])
 	}
-	made := map[string]string{"BILL": "", "CHECKOUT": ""}
+	made := map[string]string{"BILL": "", "CHECKOUT": "", "ENTRY": ""}
 	run := func(opID string) {
 		t.Helper()
-		script := "export GUICHET_KEY=" + key + " BILL=" + made["BILL"] + " CHECKOUT=" + made["CHECKOUT"] + "\n" + commands[opID]
+		script := "export GUICHET_KEY=" + key + " GUICHET_JOURNAL_KEY=" + journalKey +
+			" BILL=" + made["BILL"] + " CHECKOUT=" + made["CHECKOUT"] + " ENTRY=" + made["ENTRY"] + "\n" + commands[opID]
 		var answer struct{ ID, Code string }
 		out := shell(t, script, "curl")
 		if err := json.Unmarshal([]byte(out), &answer); err != nil || commands[opID] == "" || answer.Code != "" {
@@ -162,12 +169,40 @@ func TestCommandsWork(t *testing.T) {
 			made["BILL"] = answer.ID
 		case "create-checkout":
 			made["CHECKOUT"] = answer.ID
+		case "create-journal-entry":
+			made["ENTRY"] = answer.ID
 		}
 	}
-	for _, opID := range []string{"create-bill", "list-bills", "get-bill", "create-checkout", "get-checkout", "cancel-bill"} {
+	for _, opID := range []string{
+		"create-bill", "list-bills", "get-bill", "create-checkout", "get-checkout", "cancel-bill",
+		"create-journal-entry", "get-journal-entry", "find-journal-entry", "create-journal-entries",
+	} {
 		run(opID)
 	}
 	for opID := range commands {
 		t.Errorf("the command of %s was not run", opID)
 	}
+}
+
+// financeSystem opens the accounts of the examples and returns a journal key to them.
+func financeSystem(t *testing.T, c *paymentstest.City) (key string) {
+	t.Helper()
+	accounts := []string{"expenses:payroll", "liabilities:payroll"}
+	c.Do(t, func(tx pgx.Tx) error {
+		for _, path := range accounts {
+			if err := c.Books.OpenAccount(t.Context(), tx, ledger.Account{Path: path, NameEN: path, NameFR: path}); err != nil {
+				return err
+			}
+		}
+		var waits string
+		var err error
+		key, waits, err = c.Depts.ProposeJournalKey(t.Context(), tx, department.JournalKey{
+			DepartmentID: c.Depart["parking"].ID, Name: "page", Env: "test", Accounts: accounts, By: "first",
+		})
+		if err != nil {
+			return err
+		}
+		return c.Depts.DecideKey(t.Context(), tx, approval.Decision{ID: waits, By: "second", At: c.Clock.Now()}, approval.Approved)
+	})
+	return key
 }

@@ -69,11 +69,12 @@ type Service struct {
 	key   *seal.Key
 	queue *jobs.Queue
 	now   func() time.Time
+	known callers
 }
 
 // New returns a service over the database.
 func New(db *pgxpool.Pool, key *seal.Key, queue *jobs.Queue, now func() time.Time) *Service {
-	return &Service{db: db, key: key, queue: queue, now: now}
+	return &Service{db: db, key: key, queue: queue, now: now, known: newCallers()}
 }
 
 var codeForm = regexp.MustCompile(`^[a-z][a-z0-9]{1,29}$`)
@@ -147,33 +148,6 @@ func one(rows pgx.Rows, err error) (Department, error) {
 		return Department{}, ErrNotFound
 	}
 	return d, err
-}
-
-// Authenticate returns the department a key belongs to, or ErrKey. The key is
-// compared by its SHA-256 in an index: nothing about a wrong key is learnt from time.
-func (s *Service) Authenticate(ctx context.Context, key string) (Department, error) {
-	var d Department
-	var keyID string
-	var lastUsed *time.Time
-	err := s.db.QueryRow(ctx, `
-		select d.id, d.code, d.name_en, d.name_fr, d.basis, d.hst_number, k.id, k.last_used_on
-		from department.api_key k join department.department d on d.id = k.department_id
-		where k.hash = $1 and k.revoked_at is null and k.state = 'active'`, id.Hash(key)).
-		Scan(&d.ID, &d.Code, &d.NameEN, &d.NameFR, &d.Basis, &d.HSTNumber, &keyID, &lastUsed)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return Department{}, ErrKey
-	}
-	if err != nil {
-		return Department{}, fmt.Errorf("authenticate key: %w", err)
-	}
-	// The date is enough, and writes the row once a day instead of at every call.
-	today := s.now().UTC().Truncate(24 * time.Hour)
-	if lastUsed == nil || lastUsed.Before(today) {
-		if _, err := s.db.Exec(ctx, `update department.api_key set last_used_on = $2 where id = $1`, keyID, today); err != nil {
-			return Department{}, fmt.Errorf("note use of key: %w", err)
-		}
-	}
-	return d, nil
 }
 
 // AddEndpoint registers where the department hears of events and returns the

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -21,23 +23,62 @@ const ApproveKey = "api_key.live"
 // IssueKey makes an API key for the department's application and returns it; it
 // is shown this once. env is "test" or "live" and part of the key's text.
 func (s *Service) IssueKey(ctx context.Context, tx pgx.Tx, departmentID, name, env string) (string, error) {
-	k, err := s.addKey(ctx, tx, newKey{departmentID, name, env, ""})
+	k, err := s.addKey(ctx, tx, newKey{departmentID, name, env, "", nil})
 	return k.secret, err
+}
+
+// A JournalKey is asked for by a person, for a system that uploads journal entries.
+type JournalKey struct {
+	DepartmentID string
+	Name         string   // what it is for
+	Env          string   // "test" or "live"
+	Accounts     []string // paths, each with all below it, that it may book on
+	By           string   // who asks
+}
+
+// accountForm is the path of an account: a root alone would open a fifth of the books.
+var accountForm = regexp.MustCompile(`^(assets|liabilities|equity|revenue|expenses)(:[a-z0-9][a-z0-9-]*)+$`)
+
+const maxAccounts = 100
+
+// ProposeJournalKey is ProposeKey for a key that uploads journal entries and does
+// nothing else. A second person approves it also in development: it moves money
+// without a bill.
+func (s *Service) ProposeJournalKey(ctx context.Context, tx pgx.Tx, k JournalKey) (secret, approvalID string, err error) {
+	accounts := slices.Compact(slices.Sorted(slices.Values(k.Accounts)))
+	if k.By == "" || len(accounts) == 0 || len(accounts) > maxAccounts {
+		return "", "", fmt.Errorf("journal key %q: want who asks for it, and 1 to %d accounts", k.Name, maxAccounts)
+	}
+	for _, path := range accounts {
+		if !accountForm.MatchString(path) || len(path) > 200 {
+			return "", "", fmt.Errorf("journal key %q: account %q: want a path below a root, such as expenses:payroll", k.Name, path)
+		}
+	}
+	added, err := s.addKey(ctx, tx, newKey{k.DepartmentID, k.Name, k.Env, k.By, accounts})
+	return added.secret, added.approvalID, err
 }
 
 // ProposeKey is IssueKey for a key that works once a second person has approved it. It
 // returns the key and the approval that it waits for.
 func (s *Service) ProposeKey(ctx context.Context, tx pgx.Tx, departmentID, name, env, by string) (secret, approvalID string, err error) {
-	k, err := s.addKey(ctx, tx, newKey{departmentID, name, env, by})
+	k, err := s.addKey(ctx, tx, newKey{departmentID, name, env, by, nil})
 	return k.secret, k.approvalID, err
 }
 
-type newKey struct{ departmentID, name, env, proposedBy string }
+type newKey struct {
+	departmentID, name, env, proposedBy string
+
+	accounts []string // of a journal key
+}
 
 type addedKey struct{ secret, approvalID string }
 
 // keyTerms are what a second person agrees to.
-type keyTerms struct{ ID, DepartmentID, Name, Prefix string }
+type keyTerms struct {
+	ID, DepartmentID, Name, Prefix string
+
+	Accounts []string `json:",omitempty"` // of a journal key
+}
 
 func (s *Service) addKey(ctx context.Context, tx pgx.Tx, n newKey) (addedKey, error) {
 	if n.name = strings.TrimSpace(n.name); n.name == "" || len(n.name) > 100 {
@@ -46,7 +87,7 @@ func (s *Service) addKey(ctx context.Context, tx pgx.Tx, n newKey) (addedKey, er
 	k := addedKey{secret: "guichet_" + n.env + "_" + id.Secret()}
 	keyID, prefix, state, now := id.New(), k.secret[:len("guichet_")+len(n.env)+5], "active", s.now()
 	if n.proposedBy != "" {
-		payload, err := json.Marshal(keyTerms{keyID, n.departmentID, n.name, prefix})
+		payload, err := json.Marshal(keyTerms{keyID, n.departmentID, n.name, prefix, n.accounts})
 		if err != nil {
 			return addedKey{}, fmt.Errorf("propose key %q: %w", n.name, err)
 		}
@@ -63,10 +104,14 @@ func (s *Service) addKey(ctx context.Context, tx pgx.Tx, n newKey) (addedKey, er
 	if err != nil {
 		return addedKey{}, fmt.Errorf("issue key %q: %w", n.name, err)
 	}
-	return k, audit.Record(ctx, tx, audit.Event{
-		Action: "api_key.created", ObjectType: "api_key", ObjectID: keyID,
-		Details: map[string]any{"department": n.departmentID, "name": n.name, "state": state}, At: now,
-	})
+	details := map[string]any{"department": n.departmentID, "name": n.name, "state": state}
+	if n.accounts != nil {
+		details["journal"] = n.accounts
+		if _, err := tx.Exec(ctx, `insert into department.journal_grant (key_id, accounts) values ($1, $2)`, keyID, n.accounts); err != nil {
+			return addedKey{}, fmt.Errorf("issue journal key %q: %w", n.name, err)
+		}
+	}
+	return k, audit.Record(ctx, tx, audit.Event{Action: "api_key.created", ObjectType: "api_key", ObjectID: keyID, Details: details, At: now})
 }
 
 // DecideKey carries out a second person's decision about a proposed key. Errors are those of
@@ -79,7 +124,7 @@ func (s *Service) DecideKey(ctx context.Context, tx pgx.Tx, d approval.Decision,
 	state := "refused"
 	if decision == approval.Approved {
 		state = "active"
-		payload, err := json.Marshal(keyTerms{k.ID, k.DepartmentID, k.Name, k.Prefix})
+		payload, err := json.Marshal(keyTerms{k.ID, k.DepartmentID, k.Name, k.Prefix, k.Accounts})
 		if err != nil {
 			return fmt.Errorf("approve key: %w", err)
 		}
@@ -92,12 +137,13 @@ func (s *Service) DecideKey(ctx context.Context, tx pgx.Tx, d approval.Decision,
 	if _, err := tx.Exec(ctx, `update department.api_key set state = $2 where id = $1`, k.ID, state); err != nil {
 		return fmt.Errorf("decide about key %s: %w", k.ID, err)
 	}
+	s.known.forget()
 	return audit.Record(ctx, tx, audit.Event{
 		Action: "api_key." + decision, ObjectType: "api_key", ObjectID: k.ID, Details: map[string]any{"by": d.By, "approval": d.ID}, At: s.now(),
 	})
 }
 
-// RevokeKey makes a key useless from now on. Revoking again changes nothing; a key that the
+// RevokeKey makes a key useless: at once here, within a second in other processes. Revoking again changes nothing; a key that the
 // department does not have is ErrNoKey.
 func (s *Service) RevokeKey(ctx context.Context, tx pgx.Tx, departmentID, keyID string) error {
 	if !id.Valid(keyID) {
@@ -116,6 +162,7 @@ func (s *Service) RevokeKey(ctx context.Context, tx pgx.Tx, departmentID, keyID 
 	if _, err := tx.Exec(ctx, `update department.api_key set revoked_at = $2 where id = $1`, keyID, s.now()); err != nil {
 		return fmt.Errorf("revoke key %s: %w", keyID, err)
 	}
+	s.known.forget()
 	return audit.Record(ctx, tx, audit.Event{Action: "api_key.revoked", ObjectType: "api_key", ObjectID: keyID, At: s.now()})
 }
 
@@ -130,9 +177,11 @@ type Key struct {
 	CreatedBy    string
 	LastUsedOn   *time.Time
 	RevokedAt    *time.Time
+	Accounts     []string // of a journal key: what it may book on
 }
 
-const keyColumns = `id, department_id, name, prefix, state, created_at, created_by, last_used_on, revoked_at`
+const keyColumns = `id, department_id, name, prefix, state, created_at, created_by, last_used_on, revoked_at,
+	(select g.accounts from department.journal_grant g where g.key_id = api_key.id) as accounts`
 
 // Keys lists a department's keys, the ones in use first, then the newest, at most 200.
 func (s *Service) Keys(ctx context.Context, q Querier, departmentID string) ([]Key, error) {

@@ -167,7 +167,7 @@ func (b *Books) insertRows(ctx context.Context, tx pgx.Tx, rows []row) ([]Result
 	var again []string
 	for i := range rows {
 		if r := &rows[i]; inserted[r.ID] {
-			results[i] = Result{ID: r.ID, EffectiveOn: r.EffectiveOn, Late: r.AskedOn != clock.Date{}}
+			results[i] = r.result()
 		} else {
 			again = append(again, r.Key)
 		}

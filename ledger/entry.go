@@ -62,14 +62,20 @@ const (
 // nothing; other content under the key is ErrConflict. See the errors of this
 // package for what else is refused. On any error roll the transaction back.
 func (b *Books) Append(ctx context.Context, tx pgx.Tx, e Entry) (string, error) {
-	if err := e.plain(); err != nil {
-		return "", fmt.Errorf("append %s: %w", e.Key, err)
+	r, err := b.alone(ctx, tx, e)
+	return r.ID, err
+}
+
+// alone is Append with all that is to be told of the entry.
+func (b *Books) alone(ctx context.Context, tx pgx.Tx, e Entry) (Result, error) {
+	err := e.plain()
+	if err == nil {
+		var r Result
+		if r, err = b.appendOne(ctx, tx, e); err == nil {
+			return r, nil
+		}
 	}
-	entryID, err := b.append(ctx, tx, e)
-	if err != nil {
-		return "", fmt.Errorf("append %s: %w", e.Key, err)
-	}
-	return entryID, nil
+	return Result{}, fmt.Errorf("append %s: %w", e.Key, err)
 }
 
 // plain refuses what other functions set.
@@ -81,18 +87,24 @@ func (e *Entry) plain() error {
 }
 
 func (b *Books) append(ctx context.Context, tx pgx.Tx, e Entry) (string, error) {
+	r, err := b.appendOne(ctx, tx, e)
+	return r.ID, err
+}
+
+func (b *Books) appendOne(ctx context.Context, tx pgx.Tx, e Entry) (Result, error) {
 	r, err := b.prepare(ctx, tx, e)
 	if err != nil {
-		return "", err
+		return Result{}, err
 	}
 	tag, err := tx.Exec(ctx, insertEntry, r.values()...)
 	if err != nil {
-		return "", refused(err)
+		return Result{}, refused(err)
 	}
 	if tag.RowsAffected() == 1 {
-		return r.ID, nil
+		return r.result(), nil
 	}
-	return b.replay(ctx, tx, r.Key, r.body)
+	first, err := b.replay(ctx, tx, r.Key, r.body)
+	return Result{ID: first, Replayed: err == nil}, err
 }
 
 // A row is an entry as the journal keeps it.
@@ -133,6 +145,11 @@ func (b *Books) prepare(ctx context.Context, tx pgx.Tx, e Entry) (row, error) {
 	}
 	r.leaf = leafHash(r.canonical(r.body))
 	return r, nil
+}
+
+// result is what became of a row that was inserted.
+func (r *row) result() Result {
+	return Result{ID: r.ID, EffectiveOn: r.EffectiveOn, Late: r.AskedOn != clock.Date{}}
 }
 
 // values are the arguments of insertEntry.

@@ -134,27 +134,27 @@ func (q *Queue) commit(ctx context.Context, entries []Entry) ([]Result, error) {
 	// trouble: the answer to COMMIT may be all that was lost, and the keys know.
 	results := make([]Result, len(entries))
 	for i, e := range entries {
-		entryID, err := q.alone(ctx, e)
+		r, err := q.alone(ctx, e)
 		if err != nil && !isRefusal(err) {
-			entryID, err = q.alone(ctx, e)
+			r, err = q.alone(ctx, e)
 		}
 		if err != nil && !isRefusal(err) {
 			return nil, err // the database is away: the callers ask again
 		}
-		results[i] = Result{ID: entryID, Err: err}
+		if err != nil {
+			r = Result{Err: err}
+		}
+		results[i] = r
 	}
 	return results, nil
 }
 
-func (q *Queue) alone(ctx context.Context, e Entry) (entryID string, err error) {
+func (q *Queue) alone(ctx context.Context, e Entry) (r Result, err error) {
 	err = pgx.BeginFunc(ctx, q.db, func(tx pgx.Tx) error {
-		entryID, err = q.books.Append(ctx, tx, e)
+		r, err = q.books.alone(ctx, tx, e)
 		return err
 	})
-	if err != nil {
-		return "", err
-	}
-	return entryID, nil
+	return r, err
 }
 
 // backlog waits while the poster is far behind. It looks now and then: the count is

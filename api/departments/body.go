@@ -15,6 +15,9 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 )
 
+// jsonLines is one JSON value in each line.
+const jsonLines = "application/x-ndjson"
+
 // readable refuses bodies that are not plain JSON, by what their headers say.
 func (a *API) readable(ctx huma.Context, next func(huma.Context)) {
 	if ctx.Operation().RequestBody == nil {
@@ -23,9 +26,9 @@ func (a *API) readable(ctx huma.Context, next func(huma.Context)) {
 	}
 	media, params, err := mime.ParseMediaType(ctx.Header("Content-Type"))
 	charset, coding := params["charset"], ctx.Header("Content-Encoding")
-	if err != nil || media != "application/json" || (charset != "" && !strings.EqualFold(charset, "utf-8")) ||
+	if err != nil || ctx.Operation().RequestBody.Content[media] == nil || (charset != "" && !strings.EqualFold(charset, "utf-8")) ||
 		(coding != "" && !strings.EqualFold(coding, "identity")) {
-		a.refuse(ctx, http.StatusUnsupportedMediaType, "the body must be application/json, in UTF-8 and not compressed")
+		a.refuse(ctx, http.StatusUnsupportedMediaType, "the body must be of a type that the reference names, such as application/json, in UTF-8 and not compressed")
 		return
 	}
 	r, _ := humachi.Unwrap(ctx)
@@ -56,6 +59,25 @@ func readJSON(data []byte, v any) error {
 		return fmt.Errorf("the body is not JSON: see byte %d", syntax.Offset)
 	}
 	return errors.New("the body is not JSON")
+}
+
+// readLines reads JSON Lines as the list of their values. Empty lines do not count.
+func readLines(data []byte, v any) error {
+	list := make([]byte, 0, len(data)+2)
+	list = append(list, '[')
+	for line := range bytes.Lines(data) {
+		if line = bytes.TrimSpace(line); len(line) == 0 {
+			continue
+		}
+		if !json.Valid(line) { // two halves of a value would be one in a list
+			return errors.New("a line is not JSON")
+		}
+		if len(list) > 1 {
+			list = append(list, ',')
+		}
+		list = append(list, line...)
+	}
+	return readJSON(append(list, ']'), v)
 }
 
 // repeats reports whether an object of a JSON text has a member twice. Programs

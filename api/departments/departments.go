@@ -1,11 +1,13 @@
 // Package departments is the JSON API, version 1, for departmental applications:
-// bills in, checkouts out. Its document is OpenAPI 3.1, made from the types here.
+// bills in, checkouts out, and journal entries of finance systems. Its document is OpenAPI 3.1, made from the types here.
 //
 //	department's application ──Bearer key──▶ /api/v1/… ──▶ payments, payments/bill
+//	finance system ──Bearer journal key──▶ /api/v1/journal-entries ──▶ ledger
 //	anybody ──▶ /api/v1/openapi.json
 //
 // A key sees its own department and nothing else: what belongs to another is 404.
-// Every POST takes an Idempotency-Key. Errors are RFC 9457 problem documents and
+// Finance systems have keys of another kind, which open the journal and nothing else;
+// ordinary keys never do. Every POST takes an Idempotency-Key. Errors are RFC 9457 problem documents and
 // never repeat a rejected value. No business rule lives here; pages and the
 // OpenID endpoints are other rooms.
 package departments
@@ -15,6 +17,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +29,7 @@ import (
 	"guichet/department"
 	"guichet/internal/audit"
 	"guichet/internal/clock"
+	"guichet/ledger"
 	"guichet/payments"
 	"guichet/payments/bill"
 )
@@ -43,6 +47,9 @@ type Parts struct {
 	Bills       *bill.Service
 	Payments    *payments.Service
 	Subjects    Subjects
+	Books       *ledger.Books
+	Journal     *ledger.Queue // records journal entries; somebody runs it
+	DB          ledger.Querier
 	Today       func() clock.Date // the city's date
 	BaseURL     string            // public origin, without a slash at the end
 	Log         *slog.Logger
@@ -82,14 +89,15 @@ func New(r chi.Router, p Parts) *API {
 		cfg := huma.DefaultConfig("Guichet department API", "1.0.0")
 		cfg.CreateHooks, cfg.OpenAPIPath, cfg.SchemasPath, cfg.DocsPath = nil, "", "", ""
 		format := huma.Format{Marshal: writeJSON, Unmarshal: readJSON}
-		cfg.Formats = map[string]huma.Format{"application/json": format, "json": format} // the second for …+json: problems
+		cfg.Formats = map[string]huma.Format{"application/json": format, "json": format, jsonLines: {Unmarshal: readLines}} // the second for …+json: problems
 		cfg.RejectUnknownQueryParameters = true
 		cfg.Info.Description = about
 		cfg.Servers = []*huma.Server{{URL: p.BaseURL + Prefix}}
 		cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-			"key": {Type: "http", Scheme: "bearer", Description: "An API key of the department. It sees that department only."},
+			keyScheme:     {Type: "http", Scheme: "bearer", Description: "An API key of the department. It sees that department only."},
+			journalScheme: {Type: "http", Scheme: "bearer", Description: "A journal key of a finance system. It books on the accounts it was given, and sees what was uploaded to them."},
 		}
-		cfg.Security = []map[string][]string{{"key": {}}}
+		cfg.Security = []map[string][]string{{keyScheme: {}}}
 		a.huma = humachi.New(r, cfg)
 		a.huma.UseMiddleware(a.authenticate, a.readable)
 		a.routes()
@@ -122,25 +130,32 @@ func (a *API) routes() {
 		http.StatusCreated), a.createCheckout)
 	huma.Register(a.huma, get("get-checkout", "/checkouts/{id}", "Read a checkout",
 		"Ask here, or wait for the events; that the payer came back proves nothing."), a.getCheckout)
+	a.journalRoutes()
 }
 
 func get(opID, path, summary, description string) huma.Operation {
 	return huma.Operation{
 		OperationID: opID, Method: http.MethodGet, Path: path, Summary: summary, Description: description, Tags: tags(path),
-		Errors: []int{401, 404, 422, 500},
+		Errors: []int{401, 403, 404, 422, 500},
 	}
 }
 
 func post(opID, path, summary, description string, status int) huma.Operation {
 	return huma.Operation{
 		OperationID: opID, Method: http.MethodPost, Path: path, Summary: summary, Description: description, Tags: tags(path),
-		DefaultStatus: status, MaxBodyBytes: maxBody, BodyReadTimeout: readTime, Errors: []int{400, 401, 404, 408, 409, 413, 415, 422, 500},
+		DefaultStatus: status, MaxBodyBytes: maxBody, BodyReadTimeout: readTime, Errors: []int{400, 401, 403, 404, 408, 409, 413, 415, 422, 500},
 	}
 }
 
 func tags(path string) []string { return []string{strings.Split(path, "/")[1]} }
 
-type departmentKey struct{}
+// The kinds of keys, as the document names them.
+const (
+	keyScheme     = "key"
+	journalScheme = "journal-key"
+)
+
+type callerKey struct{}
 
 // authenticate lets nobody pass without a department's key.
 func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
@@ -150,7 +165,7 @@ func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
 		a.refuse(ctx, http.StatusUnauthorized, "an API key is needed: Authorization: Bearer guichet_…")
 		return
 	}
-	d, err := a.p.Departments.Authenticate(ctx.Context(), strings.TrimSpace(key))
+	c, err := a.p.Departments.Authenticate(ctx.Context(), strings.TrimSpace(key))
 	if errors.Is(err, department.ErrKey) {
 		ctx.SetHeader("WWW-Authenticate", `Bearer realm="guichet", error="invalid_token"`)
 		a.refuse(ctx, http.StatusUnauthorized, "the API key is unknown or revoked")
@@ -161,10 +176,18 @@ func (a *API) authenticate(ctx huma.Context, next func(huma.Context)) {
 		a.refuse(ctx, http.StatusInternalServerError, "something went wrong on our side; try again")
 		return
 	}
+	if c.Journal != forJournal(ctx.Operation()) {
+		a.refuse(ctx, http.StatusForbidden, "the API key is not for this")
+		return
+	}
 	o := audit.From(ctx.Context())
-	o.Actor, o.ActorKind, o.Channel = "department:"+d.Code, "department", "department"
-	ctx = huma.WithContext(ctx, audit.With(ctx.Context(), o))
-	next(huma.WithValue(ctx, departmentKey{}, d))
+	o.Actor, o.ActorKind, o.Channel = "department:"+c.Code, "department", "department"
+	next(huma.WithContext(ctx, context.WithValue(audit.With(ctx.Context(), o), callerKey{}, c)))
+}
+
+// forJournal tells operations that take journal keys by what the document says of them.
+func forJournal(op *huma.Operation) bool {
+	return slices.ContainsFunc(op.Security, func(s map[string][]string) bool { _, ok := s[journalScheme]; return ok })
 }
 
 func (a *API) refuse(ctx huma.Context, status int, detail string) {
@@ -174,8 +197,8 @@ func (a *API) refuse(ctx huma.Context, status int, detail string) {
 }
 
 // caller is the department whose key was shown.
-func caller(ctx context.Context) department.Department {
-	return ctx.Value(departmentKey{}).(department.Department) //nolint:forcetypeassert // no handler runs without authenticate
+func caller(ctx context.Context) department.Caller {
+	return ctx.Value(callerKey{}).(department.Caller) //nolint:forcetypeassert // no handler runs without authenticate
 }
 
 // plain makes answers JSON, whatever is asked for, and nobody's to keep.

@@ -30,6 +30,9 @@ func (w *world) bodies(billID string) map[string]any {
 		"create-bill":     w.fine(),
 		"cancel-bill":     object{"reason": "issued in error"},
 		"create-checkout": object{"bills": []string{billID}},
+
+		"create-journal-entry":   payroll(),
+		"create-journal-entries": []any{with(payroll(), "idempotency_key", id.New())},
 	}
 }
 
@@ -41,10 +44,12 @@ func TestTenancyWalk(t *testing.T) {
 	w.subjects[[2]string{w.Depart["parking"].ID, "parkings-subject"}] = resident
 	mine := w.create(t)
 	checkout := w.open(t, mine.ID)
-	objects := map[string]string{"/bills/{id}": mine.ID, "/bills/{id}/cancel": mine.ID, "/checkouts/{id}": checkout.ID}
+	entry := w.record(t)
+	objects := map[string]string{"/bills/{id}": mine.ID, "/bills/{id}/cancel": mine.ID, "/checkouts/{id}": checkout.ID, "/journal-entries/{id}": entry.ID}
 	bodies := w.bodies(mine.ID)
 	uncovered := w.walk(w.operations(), objects, bodies, func(op *huma.Operation, r request) {
 		t.Run(op.OperationID+"/without a good key", func(t *testing.T) { w.tryKeys(t, r) })
+		t.Run(op.OperationID+"/with a key of the other kind", func(t *testing.T) { w.tryOtherKind(t, op, r) })
 		t.Run(op.OperationID+"/with another department's key", func(t *testing.T) { w.tryForeign(t, op, r) })
 	})
 	for _, what := range uncovered {
@@ -87,7 +92,7 @@ func TestTheWalkSeesWhatIsNotCovered(t *testing.T) {
 	w := newWorld(t)
 	ops := append(w.operations(), &huma.Operation{OperationID: "read-secret", Method: "GET", Path: "/secrets/{id}"},
 		&huma.Operation{OperationID: "create-secret", Method: "POST", Path: "/secrets", RequestBody: &huma.RequestBody{}})
-	objects := map[string]string{"/bills/{id}": "x", "/bills/{id}/cancel": "x", "/checkouts/{id}": "x"}
+	objects := map[string]string{"/bills/{id}": "x", "/bills/{id}/cancel": "x", "/checkouts/{id}": "x", "/journal-entries/{id}": "x"}
 	got := w.walk(ops, objects, w.bodies("x"), func(*huma.Operation, request) {})
 	if want := []string{"read-secret", "create-secret"}; !slices.Equal(got, want) {
 		t.Errorf("uncovered: %q, want %q", got, want)
@@ -126,10 +131,30 @@ func (w *world) tryKeys(t *testing.T, r request) {
 	}
 }
 
+// forJournal reports whether an operation takes journal keys.
+func forJournal(op *huma.Operation) bool {
+	return len(op.Security) == 1 && op.Security[0]["journal-key"] != nil
+}
+
+// tryOtherKind: an ordinary key opens nothing of the journal, and a journal key
+// nothing else.
+func (w *world) tryOtherKind(t *testing.T, op *huma.Operation, r request) {
+	r.department = "parking journal"
+	if forJournal(op) {
+		r.department = "parking"
+	}
+	if a := w.call(t, r); a.status != 403 || a.problem(t).Code != "forbidden" {
+		t.Errorf("status %d, want 403: %s", a.status, a.body)
+	}
+}
+
 // tryForeign expects of another department's objects exactly what it expects of
 // objects that nobody has.
 func (w *world) tryForeign(t *testing.T, op *huma.Operation, r request) {
 	r.department = "water"
+	if forJournal(op) {
+		r.department = "water journal"
+	}
 	if strings.Contains(op.Path, "{id}") {
 		foreign := w.call(t, r)
 		r.path, r.key = pathOf(op, id.New()), id.New()
@@ -144,6 +169,13 @@ func (w *world) tryForeign(t *testing.T, op *huma.Operation, r request) {
 		w.foreignInBill(t, r)
 	case "create-checkout":
 		w.foreignInCheckout(t, r)
+	case "create-journal-entry", "create-journal-entries":
+		w.foreignKeyOfEntry(t, r)
+	case "find-journal-entry":
+		r.path += "?idempotency_key=" + walked
+		if a := w.call(t, r); a.status != 404 {
+			t.Errorf("another's key: status %d, want 404: %s", a.status, a.body)
+		}
 	case "list-bills":
 		for _, query := range []string{"", "?owner=parkings-subject", "?state=open"} {
 			r.path = op.Path + query
@@ -262,7 +294,7 @@ func TestErrorsOfTheFrameAreProblems(t *testing.T) {
 			t.Errorf("asked for %q: status %d as %s", accept, a.status, a.header.Get("Content-Type"))
 		}
 	}
-	for path, want := range map[string]string{"/bills": "GET, POST", "/bills/x/cancel": "POST", "/checkouts/x": "GET", "/openapi.json": "GET"} {
+	for path, want := range map[string]string{"/bills": "GET, POST", "/journal-entries": "GET, POST", "/bills/x/cancel": "POST", "/checkouts/x": "GET", "/openapi.json": "GET"} {
 		if a := w.call(t, request{method: "PUT", path: path}); a.status != 405 || a.header.Get("Allow") != want {
 			t.Errorf("PUT %s: status %d, Allow %q; want 405, %q", path, a.status, a.header.Get("Allow"), want)
 		}
@@ -413,18 +445,18 @@ const canary = "hunter2-4242424242424242"
 func TestRejectedValuesAreNotRepeated(t *testing.T) {
 	w := newWorld(t)
 	own := w.create(t)
-	objects := map[string]string{"/bills/{id}": own.ID, "/bills/{id}/cancel": own.ID, "/checkouts/{id}": id.New()}
+	objects := map[string]string{"/bills/{id}": own.ID, "/bills/{id}/cancel": own.ID, "/checkouts/{id}": id.New(), "/journal-entries/{id}": id.New()}
 	tried := 0
 	try := func(what string, r request) {
 		t.Helper()
 		tried++
-		r.department = "parking"
 		if a := w.call(t, r); a.status >= 400 && strings.Contains(a.body, "hunter2") || strings.Contains(fmt.Sprint(a.header), "hunter2") {
 			t.Errorf("%s: %s", what, a.body)
 		}
 	}
 	wrong := []any{canary, canary + "\x00", strings.Repeat(canary, 200), []any{canary}, object{canary: canary}, "https://" + canary + ":x:y/%zz", "urn:uuid:" + canary}
 	w.walk(w.operations(), objects, w.bodies(own.ID), func(op *huma.Operation, r request) {
+		r.department = map[bool]string{false: "parking", true: "parking journal"}[forJournal(op)]
 		for _, p := range op.Parameters {
 			spoilt := r
 			switch p.In {
@@ -511,6 +543,8 @@ func TestIdempotency(t *testing.T) {
 		"create-bill":     {{path: "/bills", body: w.fine()}},
 		"cancel-bill":     {{path: "/bills/" + other.ID + "/cancel", body: object{"reason": "issued in error"}}, {path: "/bills/" + own.ID + "/cancel", body: object{"reason": "another"}}},
 		"create-checkout": {{path: "/checkouts", body: object{"bills": []string{other.ID}}}, {path: "/checkouts", body: object{"bills": []string{own.ID}, "lang": "fr"}}},
+
+		"create-journal-entry": {{path: "/journal-entries", body: with(payroll(), "reference", "another")}},
 	}
 	count := func() (n int) {
 		must(t, w.DB.QueryRow(t.Context(), `
@@ -521,12 +555,13 @@ func TestIdempotency(t *testing.T) {
 	objects := map[string]string{"/bills/{id}": own.ID, "/bills/{id}/cancel": own.ID, "/checkouts/{id}": own.ID}
 	tried := 0
 	w.walk(w.operations(), objects, w.bodies(own.ID), func(op *huma.Operation, r request) {
-		if op.Method != http.MethodPost {
+		if op.Method != http.MethodPost || op.OperationID == "create-journal-entries" { // a batch says it of each of its entries
 			return
 		}
 		t.Run(op.OperationID, func(t *testing.T) {
 			tried++
-			r.department = "parking"
+			suffix := map[bool]string{true: " journal"}[forJournal(op)]
+			r.department = "parking" + suffix
 			answers := make([]answer, 50)
 			var wg sync.WaitGroup
 			for i := range answers {
@@ -553,7 +588,7 @@ func TestIdempotency(t *testing.T) {
 				t.Error("no conflict is known for the operation")
 			}
 			for _, c := range again[op.OperationID] {
-				c.method, c.department, c.key = "POST", "parking", r.key
+				c.method, c.department, c.key = "POST", r.department, r.key
 				if a := w.call(t, c); a.status != 409 || a.problem(t).Code != "idempotency-conflict" {
 					t.Errorf("%s %v: status %d: %s; want 409, idempotency-conflict", c.path, c.body, a.status, a.body)
 				}
@@ -561,13 +596,13 @@ func TestIdempotency(t *testing.T) {
 			if after := count(); after != before {
 				t.Errorf("repeats and conflicts made %d rows", after-before)
 			}
-			r.department = "water" // its key, its own things
+			r.department = "water" + suffix // its key, its own things
 			if a := w.call(t, r); a.status == 409 {
 				t.Errorf("another department meets this one's key: %s", a.body)
 			}
 		})
 	})
-	if tried != 3 {
+	if tried != 4 {
 		t.Errorf("%d POSTs were tried", tried)
 	}
 	bills := as[departments.BillPage](t, w.call(t, request{method: "GET", path: "/bills", department: "parking"}), 200)

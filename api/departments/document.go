@@ -8,7 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-const about = "Bills and checkouts for departmental applications. Amounts are integers of cents, in Canadian dollars. " +
+const about = "Bills and checkouts for departmental applications, and journal entries of finance systems. Amounts are integers of cents, in Canadian dollars. " +
 	"A POST takes an Idempotency-Key: the same key with the same body does nothing again and answers with the object as it is now; " +
 	"with another body it is refused (409). Keys count per operation and are kept for good. " +
 	"What belongs to another department is not found (404). Members and parameters that are not described here are refused (422); " +
@@ -24,8 +24,17 @@ var examples = map[string]any{
 		Type: "fine", Reference: "DEMO-T-1001", GuestKey: "DEMO 001", IssuedOn: "2026-06-01", DueOn: "2026-06-16",
 		Lines: []NewLine{{Fee: "parking-wrong-way", Quantity: 1}},
 	},
-	"cancel-bill":     Cancellation{Reason: "issued in error"},
-	"create-checkout": NewCheckout{Bills: []string{ExampleBill}, ReturnURL: "https://parking.example.ca/back", Lang: "en"},
+	"cancel-bill":            Cancellation{Reason: "issued in error"},
+	"create-checkout":        NewCheckout{Bills: []string{ExampleBill}, ReturnURL: "https://parking.example.ca/back", Lang: "en"},
+	"create-journal-entry":   payroll,
+	"create-journal-entries": []KeyedEntry{{"payroll-2026-24-0002", payroll}},
+}
+
+var payroll = NewEntry{
+	Reference: "PAY-2026-24", Description: "Payroll, period 24", Lines: []EntryLine{
+		{"expenses:payroll", 125000, Dimensions{Department: "water", CostCentre: "4300"}},
+		{"liabilities:payroll", -125000, Dimensions{}},
+	},
 }
 
 // Document is the OpenAPI document, for the reference pages.
@@ -36,7 +45,7 @@ func (a *API) Document() *huma.OpenAPI { return a.huma.OpenAPI() }
 // It takes out a keyword that only the library knows.
 func (a *API) finish() {
 	doc := a.huma.OpenAPI()
-	doc.Tags = []*huma.Tag{{Name: "bills", Description: "What is owed"}, {Name: "checkouts", Description: "Paying bills together"}}
+	doc.Tags = []*huma.Tag{{Name: "bills", Description: "What is owed"}, {Name: "checkouts", Description: "Paying bills together"}, {Name: "journal-entries", Description: "Entries of finance systems, with a journal key"}}
 	describeEvents(doc)
 	asked := map[*huma.Schema]bool{} // parts of requests
 	for _, item := range doc.Paths {

@@ -92,13 +92,14 @@ func TestDocumentHolds(t *testing.T) {
 func TestExamplesWork(t *testing.T) {
 	w := newWorld(t)
 	var created string
-	for _, opID := range []string{"create-bill", "create-checkout", "cancel-bill"} {
+	keyFor := map[bool]string{false: "parking", true: "parking journal"}
+	for _, opID := range []string{"create-bill", "create-checkout", "cancel-bill", "create-journal-entry", "create-journal-entries"} {
 		i := slices.IndexFunc(w.operations(), func(op *huma.Operation) bool { return op.OperationID == opID })
 		op := w.operations()[i]
 		text, err := json.Marshal(op.RequestBody.Content["application/json"].Example)
 		must(t, err)
 		body := strings.ReplaceAll(string(text), departments.ExampleBill, created)
-		a := w.call(t, request{method: "POST", path: pathOf(op, created), department: "parking", key: opID, body: body})
+		a := w.call(t, request{method: "POST", path: pathOf(op, created), department: keyFor[forJournal(op)], key: opID, body: body})
 		if a.status != op.DefaultStatus {
 			t.Errorf("%s: status %d: %s", opID, a.status, a.body)
 		}
@@ -130,6 +131,7 @@ func documentFaults(doc *huma.OpenAPI) (faults []string) {
 			}
 		}
 		keyed := slices.ContainsFunc(op.Parameters, func(p *huma.Param) bool { return p.Name == "Idempotency-Key" && p.Required })
+		keyed = keyed || op.RequestBody != nil && eachKeyed(doc, op.RequestBody.Content["application/json"].Schema)
 		if strings.HasPrefix(path, "/") && (op.Method == http.MethodPost) != keyed {
 			faults = append(faults, op.OperationID+": a POST, and nothing else, needs an Idempotency-Key")
 		}
@@ -150,6 +152,14 @@ func documentFaults(doc *huma.OpenAPI) (faults []string) {
 		faults = append(faults, "fewer than ten operations and webhooks were looked at")
 	}
 	return faults
+}
+
+// eachKeyed reports whether a body is a list whose members must each have a key.
+func eachKeyed(doc *huma.OpenAPI, s *huma.Schema) bool {
+	if s.Items == nil || s.Items.Ref == "" {
+		return false
+	}
+	return slices.Contains(doc.Components.Schemas.SchemaFromRef(s.Items.Ref).Required, "idempotency_key")
 }
 
 func TestTheCheckOfTheDocumentSeesFaults(t *testing.T) {

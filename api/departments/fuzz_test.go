@@ -30,11 +30,21 @@ func FuzzRequest(f *testing.F) {
 	f.Add("GET", "/bills", "limit=%zz;;&state", "", "", []byte(nil))
 	f.Add("GET", "/bills/"+strings.ToUpper(own), "", "", "", []byte(nil))
 	f.Add("GET", "/checkouts/%2e%2e%00", "", "\xff", "\xff", []byte("x"))
+	entry, err := json.Marshal(payroll())
+	must(f, err)
+	f.Add("POST", "/journal-entries", "", "key", "application/json", entry)
+	f.Add("POST", "/journal-entries", "", "key", "application/json", bytes.Replace(entry, []byte("1250"), []byte("9223372036854775807"), 1))
+	f.Add("POST", "/journal-entries/batch", "results=each", "", "application/x-ndjson", append(entry, "\n[]\n{}\nnull"...))
+	f.Add("GET", "/journal-entries", "idempotency_key=%00", "", "", []byte(nil))
 	f.Fuzz(func(t *testing.T, method, path, query, key, contentType string, body []byte) {
 		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, departments.Prefix+"/", bytes.NewReader(body))
 		r.Method = method
 		r.URL.Path, r.URL.RawQuery = departments.Prefix+path, query
-		r.Header = http.Header{"Authorization": {"Bearer " + w.keys["parking"]}, "Idempotency-Key": {key}, "Content-Type": {contentType}}
+		who := "parking"
+		if strings.HasPrefix(path, "/journal-entries") {
+			who = "parking journal"
+		}
+		r.Header = http.Header{"Authorization": {"Bearer " + w.keys[who]}, "Idempotency-Key": {key}, "Content-Type": {contentType}}
 		rec := httptest.NewRecorder()
 		w.routes.ServeHTTP(rec, r)
 		if rec.Code >= 500 {

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/validation"
 
+	"guichet/ledger"
 	"guichet/payments"
 	"guichet/payments/bill"
 )
@@ -22,9 +24,10 @@ type Problem struct {
 	Type   string  `json:"type" enum:"about:blank" doc:"Always about:blank: the title is that of the status, and code tells more"`
 	Title  string  `json:"title" example:"Unprocessable Entity"`
 	Status int     `json:"status" example:"422"`
-	Code   Code    `json:"code" enum:"bad-request,unauthorized,not-found,method-not-allowed,timeout,wrong-state,idempotency-conflict,reference-taken,being-paid,too-large,unsupported-media-type,invalid,internal" example:"invalid" doc:"What to branch on; more may be added"`
+	Code   Code    `json:"code" enum:"bad-request,unauthorized,forbidden,account-not-allowed,not-found,method-not-allowed,timeout,wrong-state,idempotency-conflict,reference-taken,being-paid,period-closed,account-closed,limit,too-large,unsupported-media-type,invalid,unbalanced,unknown-account,internal" example:"invalid" doc:"What to branch on; more may be added"`
 	Detail string  `json:"detail" doc:"For a person; may change"`
-	Errors []Field `json:"errors,omitempty" doc:"With 400 and 422: the fields that are wrong"`
+	Errors []Field `json:"errors,omitempty" doc:"With 400 and 422: the fields that are wrong; of journal entries with 403 and 409 too"`
+	Entry  string  `json:"entry,omitempty" format:"uuid" doc:"With idempotency-conflict, of journal entries: the entry that has the key"`
 }
 
 // A Field says what is wrong with one field.
@@ -42,6 +45,12 @@ const (
 	idempotencyConflict Code = "idempotency-conflict"
 	referenceTaken      Code = "reference-taken"
 	beingPaid           Code = "being-paid"
+	accountNotAllowed   Code = "account-not-allowed"
+	periodClosed        Code = "period-closed"
+	accountClosed       Code = "account-closed"
+	limit               Code = "limit"
+	unbalanced          Code = "unbalanced"
+	unknownAccount      Code = "unknown-account"
 )
 
 // A Kind is a code with its status.
@@ -54,6 +63,8 @@ type Kind struct {
 var Kinds = []Kind{
 	{http.StatusBadRequest, "bad-request"},
 	{http.StatusUnauthorized, "unauthorized"},
+	{http.StatusForbidden, "forbidden"},
+	{http.StatusForbidden, accountNotAllowed},
 	{http.StatusNotFound, "not-found"},
 	{http.StatusMethodNotAllowed, "method-not-allowed"},
 	{http.StatusRequestTimeout, "timeout"},
@@ -61,9 +72,14 @@ var Kinds = []Kind{
 	{http.StatusConflict, idempotencyConflict},
 	{http.StatusConflict, referenceTaken},
 	{http.StatusConflict, beingPaid},
+	{http.StatusConflict, periodClosed},
+	{http.StatusConflict, accountClosed},
+	{http.StatusConflict, limit},
 	{http.StatusRequestEntityTooLarge, "too-large"},
 	{http.StatusUnsupportedMediaType, "unsupported-media-type"},
 	{http.StatusUnprocessableEntity, "invalid"},
+	{http.StatusUnprocessableEntity, unbalanced},
+	{http.StatusUnprocessableEntity, unknownAccount},
 	{http.StatusInternalServerError, "internal"},
 }
 
@@ -74,6 +90,13 @@ func codeOf(status int) Code {
 		}
 	}
 	return ""
+}
+
+// coded is a problem of a code, with its status.
+func coded(code Code, detail string) *Problem {
+	i := slices.IndexFunc(Kinds, func(k Kind) bool { return k.Code == code })
+	status := Kinds[i].Status
+	return &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: code, Detail: detail}
 }
 
 func (p *Problem) Error() string  { return p.Detail }
@@ -89,7 +112,12 @@ func problem(status int, message string, errs ...error) huma.StatusError {
 		status, message = http.StatusBadRequest, "the body could not be read to its end" // cut off, or broken chunks
 	}
 	p := &Problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Code: codeOf(status), Detail: message}
-	for _, err := range errs {
+	return p.with(errs...)
+}
+
+// with adds the fields that are wrong.
+func (p *Problem) with(fields ...error) *Problem {
+	for _, err := range fields {
 		if d, ok := err.(huma.ErrorDetailer); ok {
 			p.Errors = append(p.Errors, fieldOf(d.ErrorDetail()))
 		}
@@ -152,12 +180,10 @@ func field(location, message string) error {
 // problemOf turns an error of the rooms below into an answer. What it does not
 // know is 500 without detail; the cause goes to the log.
 func (a *API) problemOf(ctx context.Context, err error) error {
-	conflict := func(code Code, detail string) error {
-		return &Problem{Type: "about:blank", Title: http.StatusText(http.StatusConflict), Status: http.StatusConflict, Code: code, Detail: detail}
-	}
+	conflict := func(code Code, detail string) error { return coded(code, detail) }
 	move := new(bill.TransitionError)
 	switch {
-	case errors.Is(err, bill.ErrNotFound), errors.Is(err, payments.ErrNotFound):
+	case errors.Is(err, bill.ErrNotFound), errors.Is(err, payments.ErrNotFound), errors.Is(err, ledger.ErrNotFound):
 		return problem(http.StatusNotFound, "the department has no such object")
 	case errors.Is(err, bill.ErrConflict), errors.Is(err, payments.ErrConflict):
 		return conflict(idempotencyConflict, "the Idempotency-Key was used before with another body")

@@ -19,10 +19,13 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"guichet/api/departments"
+	"guichet/department"
+	"guichet/internal/approval"
 	"guichet/internal/id"
 	"guichet/internal/keyed"
 	"guichet/internal/mail"
 	"guichet/internal/server"
+	"guichet/ledger"
 	"guichet/payments"
 	"guichet/payments/paymentstest"
 	"guichet/payments/stripe"
@@ -41,7 +44,7 @@ type world struct {
 	pay      *payments.Service
 	sim      *sim.Simulator
 	subjects subjects
-	keys     map[string]string // by department
+	keys     map[string]string // by department; "parking journal" is a journal key
 	log      *lockedBuffer
 }
 
@@ -93,20 +96,50 @@ func newWorld(t testing.TB) *world {
 			return err
 		})
 	}
+	for _, path := range []string{"expenses:payroll", "expenses:payroll:overtime", "liabilities:payroll", "expenses:payrolls"} {
+		w.Do(t, func(tx pgx.Tx) error {
+			return w.Books.OpenAccount(t.Context(), tx, ledger.Account{Path: path, NameEN: path, NameFR: path})
+		})
+	}
+	for _, code := range []string{"parking", "water"} {
+		w.keys[code+" journal"] = w.journalKey(t, code, "expenses:payroll", "liabilities:payroll")
+	}
+	journal := ledger.NewQueue(w.Books, w.DB)
+	running, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- journal.Run(running) }()
+	t.Cleanup(func() { stop(); must(t, <-ended) })
 	w.routes = chi.NewRouter()
 	w.doc = departments.New(w.routes, departments.Parts{
 		Departments: w.Depts, Bills: w.Bills, Payments: w.pay, Subjects: w.subjects,
-		Today: w.Today, BaseURL: baseURL, Log: log,
+		Books: w.Books, Journal: journal, DB: w.DB, Today: w.Today, BaseURL: baseURL, Log: log,
 	}).Document()
 	frame := server.New(server.Options{
 		BaseURL: baseURL, Now: w.Clock.Now, Log: log, Metrics: server.NewMetrics(),
 		Fail: func(rw http.ResponseWriter, _ *http.Request, status int) { rw.WriteHeader(status) },
 	}, w.routes)
 	frame.CrossSite(departments.Prefix + "/")
+	frame.AllowBody("POST "+departments.BatchPath, departments.BatchBody)
 	srv := httptest.NewServer(frame.Handler())
 	t.Cleanup(srv.Close)
 	w.url = srv.URL + departments.Prefix
 	return w
+}
+
+// journalKey issues a journal key and lets a second person approve it.
+func (w *world) journalKey(t testing.TB, code string, accounts ...string) string {
+	t.Helper()
+	var key, waits string
+	w.Do(t, func(tx pgx.Tx) (err error) {
+		key, waits, err = w.Depts.ProposeJournalKey(t.Context(), tx, department.JournalKey{
+			DepartmentID: w.Depart[code].ID, Name: "feeder", Env: "test", Accounts: accounts, By: "first",
+		})
+		return err
+	})
+	w.Do(t, func(tx pgx.Tx) error {
+		return w.Depts.DecideKey(t.Context(), tx, approval.Decision{ID: waits, By: "second", At: w.Clock.Now()}, approval.Approved)
+	})
+	return key
 }
 
 func (w *world) wirePayments(t testing.TB, log *slog.Logger) {

@@ -92,6 +92,8 @@ func (v view) Who(actor string) web.Message {
 	switch {
 	case actor == audit.System, strings.HasPrefix(actor, audit.System+":"):
 		return web.Say("desk.who.system")
+	case strings.HasPrefix(actor, "api_key:"):
+		return web.Say("desk.who.finance_system")
 	case actor == "":
 		return web.Say("desk.who.nobody")
 	}

@@ -35,8 +35,8 @@ func TestBenchmarksRun(t *testing.T) {
 	if err := json.Unmarshal([]byte(out.String()), &got); err != nil {
 		t.Fatalf("%q: %v", out.String(), err)
 	}
-	want := []string{"batched_over_copy", "hot_over_balance_rows", "hot_over_balance_rows_2", "hot_over_spread", "hot_over_spread_2", "poster_over_copy"}
-	if names := slices.Sorted(maps.Keys(got.Ratios)); got.Name != "ledger" || !slices.Equal(names, want) || len(got.Rates) != 9 {
+	want := []string{"batched_over_copy", "hot_over_balance_rows", "hot_over_balance_rows_2", "hot_over_spread", "hot_over_spread_2", "http_over_process", "http_over_process_alone", "http_p99_3_over_1", "poster_over_copy"}
+	if names := slices.Sorted(maps.Keys(got.Ratios)); got.Name != "ledger" || !slices.Equal(names, want) || len(got.Rates) != 13 {
 		t.Errorf("got %+v", got)
 	}
 	for name, v := range got.Ratios {

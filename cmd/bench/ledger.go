@@ -26,7 +26,7 @@ import (
 //	              writes the postings itself: the usual design, and the baseline
 //
 // The journal's clock stops when its poster has carried everything into the accounts.
-// compareBooks adds the books by themselves.
+// compareBooks adds the books by themselves, compareHTTP the way to them from outside.
 func ledgerBench(ctx context.Context, l *lab) error {
 	b := &ledgerLab{books: ledger.New(new(clock.Clock).Now)}
 	if err := b.prepare(ctx, l); err != nil {
@@ -53,6 +53,9 @@ func ledgerBench(ctx context.Context, l *lab) error {
 		return err
 	}
 	if err := b.compareBooks(ctx, l); err != nil {
+		return err
+	}
+	if err := b.compareHTTP(ctx, l); err != nil {
 		return err
 	}
 	findings, err := ledger.Verify(ctx, b.db)

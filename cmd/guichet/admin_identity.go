@@ -204,8 +204,10 @@ type adminKeyCmd struct {
 }
 
 type keyAddCmd struct {
-	Department string `arg:"" help:"Code of the department."`
-	Name       string `arg:"" help:"What the key is for."`
+	Department string   `arg:"" help:"Code of the department."`
+	Name       string   `arg:"" help:"What the key is for."`
+	Journal    []string `help:"Make it a key that uploads journal entries, and nothing else: an account that it may book on, with all below it; may be given again. A second person approves."`
+	By         string   `help:"Who asks for a journal key."`
 }
 
 // keyKind is what a key of this deployment calls itself.
@@ -221,6 +223,12 @@ func (c *keyAddCmd) Run(ctx context.Context, e env) error {
 		d, err := w.byCode(ctx, tx, c.Department)
 		if err != nil {
 			return nil, err
+		}
+		if len(c.Journal) > 0 {
+			key, waits, err := w.depts.ProposeJournalKey(ctx, tx, department.JournalKey{
+				DepartmentID: d.ID, Name: c.Name, Env: keyKind(w.cfg), Accounts: c.Journal, By: c.By,
+			})
+			return map[string]string{"api_key": key, "waits_for_approval": waits}, err
 		}
 		key, err := w.depts.IssueKey(ctx, tx, d.ID, c.Name, keyKind(w.cfg))
 		return map[string]string{"api_key": key}, err
@@ -240,7 +248,7 @@ func (c *keyListCmd) Run(ctx context.Context, e env) error {
 		list, err := w.depts.Keys(ctx, tx, d.ID)
 		out := []map[string]any{}
 		for _, k := range list {
-			out = append(out, map[string]any{"id": k.ID, "name": k.Name, "begins": k.Prefix, "state": k.State, "created_at": k.CreatedAt, "last_used_on": k.LastUsedOn, "revoked_at": k.RevokedAt})
+			out = append(out, map[string]any{"id": k.ID, "name": k.Name, "begins": k.Prefix, "state": k.State, "created_at": k.CreatedAt, "last_used_on": k.LastUsedOn, "revoked_at": k.RevokedAt, "journal": k.Accounts})
 		}
 		return out, err
 	})

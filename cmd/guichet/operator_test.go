@@ -2,12 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"guichet/internal/approval"
 	"guichet/internal/seal"
 	"guichet/internal/testdb"
 	"guichet/reconcile"
@@ -28,8 +30,10 @@ func TestOperatorsAreToldWhatToDo(t *testing.T) {
 		"DATABASE_URL": testdb.URL(t), "GUICHET_KEY_FILE": key("key", "ab"), "STRIPE_SECRET_KEY": "sk_test_0123456789abcdef",
 		"STRIPE_WEBHOOK_SECRET": "whsec_0123456789abcdef", "SMTP_ADDR": "127.0.0.1:1", "SMTP_SECURITY": "none", "MAIL_FROM": "no-reply@example.com",
 	}
+	var out bytes.Buffer
 	try := func(args ...string) error {
-		var out, errs bytes.Buffer
+		var errs bytes.Buffer
+		out.Reset()
 		return run(t.Context(), args, env{get: func(name string) string { return settings[name] }, out: &out, err: &errs})
 	}
 	for _, args := range [][]string{
@@ -68,6 +72,23 @@ func TestOperatorsAreToldWhatToDo(t *testing.T) {
 		if err := try(strings.Fields(c.args)...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("guichet %s: got %v, want %q", c.args, err, c.want)
 		}
+	}
+	// A journal key is given by two persons.
+	if err := try("admin", "key", "library", "feeder", "--journal", "expenses:payroll", "--by", "me"); err != nil {
+		t.Fatal(err)
+	}
+	var issued map[string]string
+	if err := json.Unmarshal(out.Bytes(), &issued); err != nil {
+		t.Fatal(err)
+	}
+	if err := try("admin", "approve", issued["waits_for_approval"], "--by", "me"); !errors.Is(err, approval.ErrSamePerson) {
+		t.Errorf("the one who asked approves: got %v, want ErrSamePerson", err)
+	}
+	if err := try("admin", "approve", issued["waits_for_approval"], "--by", "another"); err != nil {
+		t.Error(err)
+	}
+	if err := try("admin", "key", "list", "library"); err != nil || !strings.Contains(out.String(), `"journal":["expenses:payroll"]`) {
+		t.Errorf("the list of keys: %v: %s", err, &out)
 	}
 	// A date that is mistyped must not run today's night on the way.
 	if err := try("nightly", "2999-01-01"); !errors.Is(err, reconcile.ErrFuture) || !strings.Contains(err.Error(), "2999-01-01") {

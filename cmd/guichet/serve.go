@@ -88,6 +88,9 @@ func (w *world) serve(ctx context.Context, public, admin, reports net.Listener) 
 		BaseURL: w.cfg.BaseURL, Proxies: proxies, Now: w.clock.Now, Log: w.log, Metrics: metrics, Ready: w.ready, Fail: w.fail, Drain: w.drain(),
 	}, handler)
 	s.CrossSite(api.CrossSite()...)
+	for pattern, n := range api.Bodies() {
+		s.AllowBody(pattern, n)
+	}
 
 	poster, err := w.poster(ctx)
 	if err != nil {
@@ -107,6 +110,7 @@ func (w *world) serve(ctx context.Context, public, admin, reports net.Listener) 
 	defer stop()
 	var group errgroup.Group
 	group.Go(func() error { return orderly(back, poster.Run(back)) })
+	group.Go(func() error { return w.journal.Run(back) })
 	group.Go(func() error { w.followClock(back); return nil })
 	var receiver *mail.Receiver
 	if reports != nil {
@@ -164,7 +168,7 @@ func (w *world) handler() (http.Handler, error) {
 			Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log,
 		}),
 		Departments: departments.Parts{
-			Departments: w.depts, Bills: w.bills, Payments: w.payments, Subjects: w.provider,
+			Departments: w.depts, Bills: w.bills, Payments: w.payments, Subjects: w.provider, Books: w.books, Journal: w.journal, DB: w.db,
 			Today: func() clock.Date { return clock.DateOf(w.clock.Now()) }, BaseURL: w.cfg.BaseURL, Log: w.log,
 		},
 		Payments: w.payments, DB: w.db, Books: w.books, Log: w.log,

@@ -52,6 +52,7 @@ type world struct {
 	queue     *jobs.Queue
 	outbox    *mail.Outbox
 	books     *ledger.Books
+	journal   *ledger.Queue // entries of finance systems
 	depts     *department.Service
 	bills     *bill.Service
 	payments  *payments.Service
@@ -109,6 +110,7 @@ func (w *world) openRooms(ctx context.Context) error {
 	}
 	w.outbox = mail.New(w.db, w.queue, templates, w.key, w.clock.Now)
 	w.books = ledger.New(w.clock.Now)
+	w.journal = ledger.NewQueue(w.books, w.db)
 	w.depts = department.New(w.db, w.key, w.queue, w.clock.Now)
 	guest, err := keyed.Load(ctx, w.db, w.key, bill.GuestKeys)
 	if err != nil {
