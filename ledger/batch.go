@@ -11,8 +11,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"guichet/internal/clock"
 )
@@ -104,10 +106,6 @@ var refusals = []error{
 	ErrInvalid, ErrUnbalanced, ErrConflict, ErrUnknownAccount, ErrCurrency, ErrAccountClosed, ErrPeriodClosed, ErrLimit,
 	ErrReversed, ErrHold, ErrNotFound,
 }
-
-// Refused reports whether an error is the books' answer to what was asked, which asking
-// again does not change; other errors are trouble with the database.
-func Refused(err error) bool { return isRefusal(err) }
 
 func isRefusal(err error) bool {
 	return slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) })
@@ -217,6 +215,58 @@ func (b *Books) replays(ctx context.Context, tx pgx.Tx, rows []row, results []Re
 			results[i] = Result{ID: have.entryID, Replayed: true}
 		}
 	}
+	return nil
+}
+
+// copyFresh records rows, each under a key that nobody has used, in a transaction of its
+// own. A key that is there fails all of them: whoever calls falls back on insertEach.
+func copyFresh(ctx context.Context, db *pgxpool.Pool, rows []*row) error {
+	// In order of key, as insertRows.
+	slices.SortFunc(rows, func(a, b *row) int { return strings.Compare(a.Key, b.Key) })
+	c := newCopy()
+	for _, r := range rows {
+		if err := r.copyTo(c); err != nil {
+			return err
+		}
+	}
+	return db.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		return c.send(ctx, conn.Conn(), "journal_entry", copiedColumns)
+	})
+}
+
+// copiedColumns are the columns of an entry that is linked to no other and not late.
+const copiedColumns = `id, key, kind, effective_on, recorded_at, currency, accounts, amounts, dimensions,
+	source_type, source_id, actor, channel, description, metadata, body_hash, leaf`
+
+func (r *row) copyTo(c *copyRows) error {
+	entryID, err := uuid.Parse(r.ID)
+	if err != nil {
+		return fmt.Errorf("id of %s: %w", r.Key, err)
+	}
+	metadata := []byte("{}")
+	if len(r.Metadata) > 0 {
+		if metadata, err = json.Marshal(r.Metadata); err != nil {
+			return fmt.Errorf("metadata of %s: %w", r.Key, err)
+		}
+	}
+	c.row(17)
+	c.bytes(entryID[:])
+	c.text(r.Key)
+	c.text(r.Kind)
+	c.date(r.EffectiveOn.Time())
+	c.moment(r.RecordedAt)
+	c.text(r.Currency)
+	c.int8s(r.accounts)
+	c.int8s(r.amounts)
+	c.int8s(r.dimensions)
+	c.text(r.SourceType)
+	c.text(r.SourceID)
+	c.text(r.Actor)
+	c.text(r.Channel)
+	c.text(r.Description)
+	c.jsonb(metadata)
+	c.bytes(r.body)
+	c.bytes(r.leaf)
 	return nil
 }
 

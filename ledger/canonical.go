@@ -19,17 +19,54 @@ type canonical []byte
 
 func (c *canonical) put(fields ...string) {
 	for _, f := range fields {
-		*c = strconv.AppendInt(*c, int64(len(f)), 10)
-		*c = append(*c, ':')
-		*c = append(*c, f...)
-		*c = append(*c, ',')
+		c.length(len(f))
+		*c = append(append(*c, f...), ',')
 	}
 }
 
+func (c *canonical) length(n int) { *c = append(strconv.AppendInt(*c, int64(n), 10), ':') }
+
+func (c *canonical) bytes(b []byte) {
+	c.length(len(b))
+	*c = append(append(*c, b...), ',')
+}
+
+func (c *canonical) number(n int64) {
+	var digits [20]byte
+	c.bytes(strconv.AppendInt(digits[:0], n, 10))
+}
+
+// date writes nothing for no date.
+func (c *canonical) date(d clock.Date) {
+	var text [len(time.DateOnly)]byte
+	if d == (clock.Date{}) {
+		c.put("")
+		return
+	}
+	c.bytes(d.Time().AppendFormat(text[:0], time.DateOnly))
+}
+
+func (c *canonical) moment(t time.Time) {
+	var text [len(time.RFC3339Nano)]byte
+	c.bytes(t.UTC().AppendFormat(text[:0], time.RFC3339Nano))
+}
+
+func (c *canonical) hex(b []byte) {
+	c.length(2 * len(b))
+	*c = append(hex.AppendEncode(*c, b), ',')
+}
+
+func (c *canonical) hash(b []byte) {
+	h := sha256.Sum256(b)
+	c.hex(h[:])
+}
+
 func (c *canonical) lines(lines []Line) {
-	c.put(strconv.Itoa(len(lines)))
-	for _, l := range lines {
-		c.put(l.Account, strconv.FormatInt(int64(l.Amount), 10))
+	c.number(int64(len(lines)))
+	for i := range lines {
+		l := &lines[i]
+		c.put(l.Account)
+		c.number(int64(l.Amount))
 		f := l.Dimensions.fields()
 		c.put(f[:]...)
 	}
@@ -37,27 +74,26 @@ func (c *canonical) lines(lines []Line) {
 
 func (c *canonical) metadata(m map[string]string) {
 	var in canonical
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		in.put(k, m[k])
+	if len(m) > 0 {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			in.put(k, m[k])
+		}
 	}
-	c.put(hash(in))
+	c.hash(in)
 }
 
-func hash(b []byte) string {
-	h := sha256.Sum256(b)
-	return hex.EncodeToString(h[:])
-}
+// usual is room for the canonical form of most entries.
+const usual = 1024
 
 // body is what makes two requests under one key the same: the content, not who sent
 // it, over which channel and when. An effective date left to us is left out:
 // a replay after midnight is still the same request.
 func (e *Entry) body() []byte {
-	var c canonical
-	effective := ""
-	if e.EffectiveOn != (clock.Date{}) {
-		effective = e.EffectiveOn.String()
-	}
-	c.put("guichet/body/1", e.Kind, effective, e.Currency, e.SourceType, e.SourceID, e.Description, e.Reverses)
+	var room [usual]byte
+	c := canonical(room[:0])
+	c.put("guichet/body/1", e.Kind)
+	c.date(e.EffectiveOn)
+	c.put(e.Currency, e.SourceType, e.SourceID, e.Description, e.Reverses)
 	c.metadata(e.Metadata)
 	c.lines(e.Lines)
 	if e.linked() {
@@ -74,14 +110,12 @@ func (e *Entry) linked() bool {
 }
 
 func (c *canonical) links(e *Entry) {
-	layer, asked := "booked", ""
+	layer := "booked"
 	if e.Held {
 		layer = "held"
 	}
-	if e.AskedOn != (clock.Date{}) {
-		asked = e.AskedOn.String()
-	}
-	c.put(layer, e.Hold, e.Corrects, asked)
+	c.put(layer, e.Hold, e.Corrects)
+	c.date(e.AskedOn)
 }
 
 const (
@@ -91,17 +125,35 @@ const (
 
 // canonical is what the log seals: every column of the entry.
 func (e *Entry) canonical(body []byte) []byte {
-	c := make(canonical, 0, 512)
+	c := make(canonical, 0, usual)
+	c.entry(e, body)
+	return c
+}
+
+func (c *canonical) entry(e *Entry, body []byte) {
 	form := entryForm
 	if e.linked() {
 		form = linkedForm
 	}
-	c.put(form, e.ID, e.Key, e.Kind, e.EffectiveOn.String(), e.RecordedAt.UTC().Format(time.RFC3339Nano), e.Currency,
-		e.SourceType, e.SourceID, e.Actor, e.Channel, hash([]byte(e.Description)), e.Reverses, hex.EncodeToString(body))
+	c.put(form, e.ID, e.Key, e.Kind)
+	c.date(e.EffectiveOn)
+	c.moment(e.RecordedAt)
+	c.put(e.Currency, e.SourceType, e.SourceID, e.Actor, e.Channel)
+	c.hash([]byte(e.Description))
+	c.put(e.Reverses)
+	c.hex(body)
 	c.metadata(e.Metadata)
 	c.lines(e.Lines)
 	if e.linked() {
 		c.links(e)
 	}
-	return c
+}
+
+// logHash is tlog.RecordHash of the canonical form.
+func (e *Entry) logHash(body []byte) []byte {
+	var room [usual]byte
+	c := canonical(append(room[:0], 0)) // RFC 6962, section 2.1: a leaf's hash is that of a zero byte and the leaf
+	c.entry(e, body)
+	h := sha256.Sum256(c)
+	return h[:]
 }

@@ -3,6 +3,7 @@ package ledger
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -113,8 +114,8 @@ type row struct {
 	columns
 }
 
-// prepare checks an entry, fills what the caller left out, and hashes it.
-func (b *Books) prepare(ctx context.Context, tx pgx.Tx, e Entry) (row, error) {
+// draft checks an entry and fills what the caller left out.
+func (b *Books) draft(e Entry) (row, error) {
 	if e.Currency == "" {
 		e.Currency = money.CAD
 	}
@@ -126,6 +127,18 @@ func (b *Books) prepare(ctx context.Context, tx pgx.Tx, e Entry) (row, error) {
 	if r.EffectiveOn == (clock.Date{}) {
 		r.EffectiveOn = clock.DateOf(r.RecordedAt)
 	}
+	if r.Metadata == nil {
+		r.Metadata = map[string]string{}
+	}
+	return r, nil
+}
+
+// prepare makes a row of an entry: checks it, fills it, hashes it.
+func (b *Books) prepare(ctx context.Context, tx pgx.Tx, e Entry) (row, error) {
+	r, err := b.draft(e)
+	if err != nil {
+		return row{}, err
+	}
 	if r.OrNextOpen {
 		open, err := b.nextOpen(ctx, tx, r.EffectiveOn, r.Kind)
 		if err != nil {
@@ -136,14 +149,12 @@ func (b *Books) prepare(ctx context.Context, tx pgx.Tx, e Entry) (row, error) {
 		}
 		r.OrNextOpen = false
 	}
-	var err error
-	if r.columns, err = b.resolve(ctx, tx, &r.Entry); err != nil {
-		return row{}, err
+	if !b.remembered(&r) {
+		if err := b.resolve(ctx, tx, &r); err != nil {
+			return row{}, err
+		}
 	}
-	if r.Metadata == nil {
-		r.Metadata = map[string]string{}
-	}
-	r.leaf = leafHash(r.canonical(r.body))
+	r.seal()
 	return r, nil
 }
 
@@ -151,6 +162,19 @@ func (b *Books) prepare(ctx context.Context, tx pgx.Tx, e Entry) (row, error) {
 func (r *row) result() Result {
 	return Result{ID: r.ID, EffectiveOn: r.EffectiveOn, Late: r.AskedOn != clock.Date{}}
 }
+
+// known is prepare without the database. It reports false when the database has to be
+// asked: for the next open period, for an account or a dimension met for the first time.
+func (b *Books) known(e Entry) (row, bool, error) {
+	r, err := b.draft(e)
+	if err != nil || r.OrNextOpen || !b.remembered(&r) {
+		return row{}, false, err
+	}
+	r.seal()
+	return r, true, nil
+}
+
+func (r *row) seal() { r.leaf = r.logHash(r.body) }
 
 // values are the arguments of insertEntry.
 func (r *row) values() []any {
@@ -205,29 +229,51 @@ func (b *Books) replay(ctx context.Context, tx pgx.Tx, key string, body []byte) 
 // columns are the lines as the journal keeps them.
 type columns struct{ accounts, amounts, dimensions []int64 }
 
-func (b *Books) resolve(ctx context.Context, tx pgx.Tx, e *Entry) (columns, error) {
-	lines := e.Lines
-	paths := make([]string, len(lines))
-	dims := make([]Dimensions, len(lines))
-	for i, l := range lines {
+// remembered fills the columns of a row from memory, or reports false.
+func (b *Books) remembered(r *row) bool {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return r.fill(b.accounts, b.dimensions)
+}
+
+// resolve fills the columns of a row and makes dimensions that are new.
+func (b *Books) resolve(ctx context.Context, tx pgx.Tx, r *row) error {
+	paths, dims := make([]string, len(r.Lines)), make([]Dimensions, len(r.Lines))
+	for i, l := range r.Lines {
 		paths[i], dims[i] = l.Account, l.Dimensions
 	}
-	accountID, err := b.accountIDs(ctx, tx, paths)
+	accounts, err := b.accountIDs(ctx, tx, paths)
 	if err != nil {
-		return columns{}, err
+		return err
 	}
-	dimensionID, err := b.dimensionIDs(ctx, tx, dims)
+	dimensions, err := b.dimensionIDs(ctx, tx, dims)
 	if err != nil {
-		return columns{}, err
+		return err
 	}
-	c := columns{make([]int64, len(lines)), make([]int64, len(lines)), make([]int64, len(lines))}
-	for i, l := range lines {
-		c.accounts[i], c.amounts[i], c.dimensions[i] = accountID[l.Account], int64(l.Amount), dimensionID[l.Dimensions]
-		if e.Held {
-			c.accounts[i] = heldLayer(c.accounts[i], l.Amount, e.Hold != "")
+	if !r.fill(accounts, dimensions) {
+		return errors.New("an account or a dimension has no id")
+	}
+	return nil
+}
+
+// fill reports whether it found every id.
+func (r *row) fill(accounts map[string]int64, dimensions map[Dimensions]int64) bool {
+	n := len(r.Lines)
+	all := make([]int64, 3*n)
+	r.columns = columns{all[:n:n], all[n : 2*n : 2*n], all[2*n:]}
+	for i := range r.Lines {
+		l := &r.Lines[i]
+		account, there := accounts[l.Account]
+		dimension, known := dimensions[l.Dimensions]
+		if !there || !known {
+			return false
 		}
+		if r.Held {
+			account = heldLayer(account, l.Amount, r.Hold != "")
+		}
+		r.accounts[i], r.amounts[i], r.dimensions[i] = account, int64(l.Amount), dimension
 	}
-	return c, nil
+	return true
 }
 
 // heldLayer is the id under which an account's held debits or credits run. A release
@@ -254,26 +300,38 @@ func (e *Entry) check() error {
 	if len(e.Metadata) > maxPairs {
 		return fmt.Errorf("%d pairs of metadata, at most %d: %w", len(e.Metadata), maxPairs, ErrInvalid)
 	}
-	texts := []string{e.Key, e.Kind, e.Currency, e.SourceType, e.SourceID, e.Actor, e.Channel, e.Description}
+	for _, s := range [...]string{e.Key, e.Kind, e.Currency, e.SourceType, e.SourceID, e.Actor, e.Channel, e.Description} {
+		if err := plainText(s); err != nil {
+			return err
+		}
+	}
 	for k, v := range e.Metadata {
-		texts = append(texts, k, v)
+		if err := errors.Join(plainText(k), plainText(v)); err != nil {
+			return err
+		}
 	}
 	var sum money.Amount
-	for i, l := range e.Lines {
+	for i := range e.Lines {
+		l := &e.Lines[i]
 		if l.Amount == 0 || l.Amount > maxAmount || l.Amount < -maxAmount {
 			return fmt.Errorf("line %d: amount %s: %w", i+1, l.Amount, ErrInvalid)
 		}
 		sum += l.Amount // maxLines × maxAmount fits
-		f := l.Dimensions.fields()
-		texts = append(texts, f[:]...)
-	}
-	for _, s := range texts {
-		if len(s) > maxText || !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
-			return fmt.Errorf("text %.40q: want up to %d bytes of UTF-8 without NUL: %w", s, maxText, ErrInvalid)
+		for _, s := range l.Dimensions.fields() {
+			if err := plainText(s); err != nil {
+				return err
+			}
 		}
 	}
 	if sum != 0 {
 		return &UnbalancedError{sum}
+	}
+	return nil
+}
+
+func plainText(s string) error {
+	if len(s) > maxText || !utf8.ValidString(s) || strings.IndexByte(s, 0) >= 0 {
+		return fmt.Errorf("text %.40q: want up to %d bytes of UTF-8 without NUL: %w", s, maxText, ErrInvalid)
 	}
 	return nil
 }

@@ -2,7 +2,9 @@ package ledger
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,18 +20,21 @@ import (
 type Queue struct {
 	books   *Books
 	db      *pgxpool.Pool
-	wait    chan waiting
+	wait    chan *waiting
 	commits atomic.Int64
+	again   atomic.Bool // somebody has just asked again under a key that is there
 }
 
 type waiting struct {
 	entry  Entry
+	row    row  // of the entry,
+	known  bool // if the database need not be asked
 	answer chan Result
 }
 
 const (
 	queueBatch   = 500    // entries in a transaction, at most
-	queueWorkers = 3      // transactions on their way, at most
+	queueWorkers = 2      // transactions on their way, at most
 	queueBacklog = 50_000 // entries not posted yet beyond which appends wait
 	queueTries   = 5      // of a transaction that met a deadlock
 	queueLook    = 20     // transactions between two looks at the backlog
@@ -39,14 +44,21 @@ const (
 // NewQueue returns a queue; Run works it off. Appends wait while the poster is far
 // behind, so that reads stay fast.
 func NewQueue(books *Books, db *pgxpool.Pool) *Queue {
-	return &Queue{books: books, db: db, wait: make(chan waiting)}
+	return &Queue{books: books, db: db, wait: make(chan *waiting, queueBatch)}
 }
 
 // Append records one entry in a transaction shared with other callers, and returns
 // when it is committed. The errors are as with Books.Append. When ctx ends first, the entry
 // may be recorded all the same: ask again with the same key.
 func (q *Queue) Append(ctx context.Context, e Entry) (Result, error) {
-	w := waiting{e, make(chan Result, 1)}
+	w := &waiting{entry: e, answer: make(chan Result, 1)}
+	err := e.plain()
+	if err == nil {
+		w.row, w.known, err = q.books.known(e)
+	}
+	if err != nil {
+		return Result{}, fmt.Errorf("append %s: %w", e.Key, err)
+	}
 	select {
 	case q.wait <- w:
 	case <-ctx.Done():
@@ -80,8 +92,8 @@ func (q *Queue) Run(ctx context.Context) error {
 }
 
 // gather takes whoever else is waiting at this moment.
-func (q *Queue) gather(first waiting) []waiting {
-	batch := []waiting{first}
+func (q *Queue) gather(first *waiting) []*waiting {
+	batch := []*waiting{first}
 	for len(batch) < queueBatch {
 		select {
 		case w := <-q.wait:
@@ -93,14 +105,10 @@ func (q *Queue) gather(first waiting) []waiting {
 	return batch
 }
 
-// record commits a batch. A transaction that was begun is brought to its end also when the
-// service stops.
-func (q *Queue) record(ctx context.Context, batch []waiting) {
-	entries := make([]Entry, len(batch))
-	for i, w := range batch {
-		entries[i] = w.entry
-	}
-	results, err := q.commit(ctx, entries)
+// record commits a batch and tells everybody. A transaction that was begun is brought
+// to its end also when the service stops.
+func (q *Queue) record(ctx context.Context, batch []*waiting) {
+	results, err := q.commit(ctx, batch)
 	for i, w := range batch {
 		if err != nil {
 			w.answer <- Result{Err: err}
@@ -110,11 +118,44 @@ func (q *Queue) record(ctx context.Context, batch []waiting) {
 	}
 }
 
-func (q *Queue) commit(ctx context.Context, entries []Entry) ([]Result, error) {
+// commit takes the short way, which nearly always goes through. What it refuses or
+// loses goes the long way: that finds out whose fault it is, and when the answer to
+// COMMIT was all that was lost, the keys know.
+func (q *Queue) commit(ctx context.Context, batch []*waiting) ([]Result, error) {
 	if err := q.backlog(ctx); err != nil {
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
+	if results := q.short(ctx, batch); results != nil {
+		return results, nil
+	}
+	return q.long(ctx, batch)
+}
+
+// short records a batch that the database need not be asked about, or returns nil. While
+// callers ask again under keys that are there, it would fail each time.
+func (q *Queue) short(ctx context.Context, batch []*waiting) []Result {
+	if len(batch) == 1 || q.again.Load() {
+		return nil
+	}
+	rows, results := make([]*row, len(batch)), make([]Result, len(batch))
+	for i, w := range batch {
+		if !w.known {
+			return nil
+		}
+		rows[i], results[i] = &w.row, w.row.result()
+	}
+	if err := copyFresh(ctx, q.db, rows); err != nil {
+		return nil
+	}
+	return results
+}
+
+func (q *Queue) long(ctx context.Context, batch []*waiting) ([]Result, error) {
+	entries := make([]Entry, len(batch))
+	for i, w := range batch {
+		entries[i] = w.entry
+	}
 	if len(entries) > 1 {
 		for range queueTries {
 			var results []Result
@@ -123,6 +164,7 @@ func (q *Queue) commit(ctx context.Context, entries []Entry) ([]Result, error) {
 				return err
 			})
 			if err == nil {
+				q.again.Store(slices.ContainsFunc(results, func(r Result) bool { return r.Replayed || errors.Is(r.Err, ErrConflict) }))
 				return results, nil
 			}
 			if !transient(err) {
@@ -130,7 +172,7 @@ func (q *Queue) commit(ctx context.Context, entries []Entry) ([]Result, error) {
 			}
 		}
 	}
-	// One caller takes the short way. So does each of a batch whose transaction ended in
+	// One caller takes the plain statement. So does each of a batch whose transaction ended in
 	// trouble: the answer to COMMIT may be all that was lost, and the keys know.
 	results := make([]Result, len(entries))
 	for i, e := range entries {
