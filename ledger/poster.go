@@ -190,15 +190,27 @@ func (p *Poster) post(ctx context.Context, tx pgx.Tx, polite bool) (int, error) 
 	if err != nil {
 		return 0, err
 	}
-	if _, err := tx.CopyFrom(ctx, pgx.Identifier{"ledger", "posting"},
-		[]string{"account_id", "seq", "entry_id", "line", "amount", "balance_after", "effective_on", "log_pos"},
-		pgx.CopyFromSlice(len(postings), func(i int) ([]any, error) {
-			l := &postings[i]
-			return []any{l.account, l.seq, l.entry.id, l.line, l.amount, l.balance, l.entry.effective, l.pos}, nil
-		})); err != nil {
-		return 0, fmt.Errorf("copy postings: %w", err)
+	if err := copyPostings(ctx, tx, postings); err != nil {
+		return 0, err
 	}
 	return len(batch), p.write(ctx, tx, days)
+}
+
+func copyPostings(ctx context.Context, tx pgx.Tx, postings []posting) error {
+	c := newCopy()
+	for i := range postings {
+		p := &postings[i]
+		c.row(8)
+		c.int8(p.account)
+		c.int8(p.seq)
+		c.bytes(p.entry.id[:])
+		c.int4(p.line)
+		c.int8(p.amount)
+		c.int8(p.balance)
+		c.date(p.entry.effective)
+		c.int8(p.pos)
+	}
+	return c.send(ctx, tx.Conn(), "posting", "account_id, seq, entry_id, line, amount, balance_after, effective_on, log_pos")
 }
 
 // An unposted entry is what the poster needs to know of it.
@@ -216,7 +228,7 @@ type unposted struct {
 // was measured to halve the rate, over the dead rows the table lives on.
 func takeUnposted(ctx context.Context, tx pgx.Tx, limit int) ([]unposted, error) {
 	rows, err := tx.Query(ctx, `
-		delete from ledger.unposted where entry_id = any (array(select entry_id from ledger.unposted limit $1))
+		delete from ledger.unposted where ctid = any (array(select ctid from ledger.unposted limit $1))
 		returning entry_id, accounts, amounts, dimensions, effective_on, leaf`, limit)
 	if err != nil {
 		return nil, fmt.Errorf("take unposted: %w", err)

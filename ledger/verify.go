@@ -87,7 +87,7 @@ var rules = []struct{ kind, sql string }{
 			select c.name, exists (select from pg_constraint k
 				where k.conname = c.name and k.connamespace = 'ledger'::regnamespace and k.convalidated)
 			from (values ('journal_entry_pkey'), ('journal_entry_key'), ('journal_entry_balanced'), ('posting_pkey'),
-				('posting_once'), ('unposted_pkey'), ('account_day_pkey'), ('log_tile_pkey'), ('account_path_key'),
+				('posting_once'), ('account_day_pkey'), ('log_tile_pkey'), ('account_path_key'),
 				('hold_pkey'), ('period_pkey'), ('period_balance_pkey'), ('import_pkey'), ('log_moment_pkey')) as c(name)
 		) as guard where not there order by what limit 1`},
 	{"grant", `

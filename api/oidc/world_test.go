@@ -31,7 +31,6 @@ import (
 	"guichet/identity/provider"
 	"guichet/identity/staff"
 	"guichet/internal/id"
-	"guichet/internal/jobs"
 	"guichet/internal/mail"
 	"guichet/internal/seal"
 	"guichet/internal/testdb"
@@ -65,7 +64,6 @@ type world struct {
 	provider *provider.Service
 	people   *identity.Service
 	staff    *staff.Service
-	queue    *jobs.Queue
 	log      *lockedBuffer
 
 	mu  sync.Mutex
@@ -128,11 +126,9 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 	for _, option := range options {
 		option(&people, &o)
 	}
-	w.queue, err = jobs.New(w.db, log)
-	must(t, err)
 	w.people, err = identity.New(t.Context(), w.db, people)
 	must(t, err)
-	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: srv.URL, Now: w.clock, Master: master, Queue: w.queue, Development: true})
+	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: srv.URL, Now: w.clock, Master: master, Development: true})
 	must(t, err)
 	must(t, w.provider.TendKeys(t.Context()))
 	w.staff = staff.New(w.db, staff.Config{Now: w.clock, Alarm: []string{"duty@city.example"}, Mail: w.mail, People: w.people, Suggest: map[string][]staff.Suggestion{

@@ -140,7 +140,7 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 
 	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, Master: w.Key, Mail: w.codes})
 	must(t, err)
-	idp, err := provider.New(t.Context(), w.DB, w.people, provider.Config{Issuer: w.url, Now: w.Clock.Now, Master: w.Key, Queue: w.Queue, Development: true})
+	idp, err := provider.New(t.Context(), w.DB, w.people, provider.Config{Issuer: w.url, Now: w.Clock.Now, Master: w.Key, Development: true})
 	must(t, err)
 	members := staff.New(w.DB, staff.Config{Now: w.Clock.Now})
 	sessions, err := session.New(session.Options{BaseURL: w.url, Residents: w.people, Staff: members, Site: site, Log: log})

@@ -19,7 +19,6 @@ type Config struct {
 	Issuer string // the configured one, never read from a request
 	Now    func() time.Time
 	Master *seal.Key
-	Queue  Queue // of notices to clients; its workers are AddWorkers'
 	// Development lets web clients register http addresses on loopback, and lets changes of
 	// addresses take effect without a second person.
 	Development bool
@@ -29,7 +28,6 @@ type Config struct {
 type Service struct {
 	db          *pgxpool.Pool
 	people      *identity.Service
-	queue       Queue
 	issuer      string
 	now         func() time.Time
 	master      *seal.Key
@@ -43,14 +41,13 @@ type Service struct {
 // New opens the provider on a migrated database. TendKeys must have run once before
 // the first token is signed.
 func New(ctx context.Context, db *pgxpool.Pool, people *identity.Service, c Config) (*Service, error) {
-	s := &Service{db: db, people: people, queue: c.Queue, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development}
+	s := &Service{db: db, people: people, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development}
 	for purpose, hasher := range map[string]**keyed.Hasher{"identity.pairwise": &s.pairwise, "identity.refresh": &s.refresh, "identity.short": &s.short} {
 		var err error
 		if *hasher, err = keyed.Load(ctx, db, c.Master, purpose); err != nil {
 			return nil, fmt.Errorf("open provider: %w", err)
 		}
 	}
-	people.OnSessionEnd(s.sessionEnds)
 	return s, nil
 }
 
