@@ -54,7 +54,7 @@ type NewCheckout struct {
 }
 
 // Open creates a checkout and returns its id and the secret of its link, which
-// lets whoever holds it pay. Errors: bill.ErrNotFound, ErrConflict, ErrEmpty.
+// lets whoever holds it pay. Errors: bill.ErrNotFound, ErrConflict, ErrEmpty, *LimitError.
 // Paid or reserved bills are told when paying, not here.
 func (s *Service) Open(ctx context.Context, n NewCheckout) (checkoutID, token string, err error) {
 	checkoutID, token, _, err = s.OpenOnce(ctx, n)
@@ -95,11 +95,18 @@ func (s *Service) open(ctx context.Context, tx pgx.Tx, n NewCheckout) (checkoutI
 			return "", false, bill.ErrNotFound
 		}
 	}
+	now := s.now()
+	if n.Viewer.Mandate != nil {
+		var c Checkout
+		c.due(bills, n.BillIDs, clock.DateOf(now))
+		if err := n.Viewer.Mandate.allow(ctx, tx, c.Total, now); err != nil {
+			return "", false, err
+		}
+	}
 	text, err := json.Marshal([]any{n.BillIDs, n.Lang, n.ReturnURL})
 	if err != nil {
 		return "", false, err
 	}
-	now := s.now()
 	checkoutID = id.New()
 	resident := n.Viewer.ResidentID
 	if n.DepartmentID != "" {

@@ -36,7 +36,7 @@ var (
 // another tab or the back button find the attempt of the first. What is due is
 // worked out now and pinned. contactID, when not empty, is where a guest's receipt goes.
 //
-// Errors: ErrNotFound, ErrAlreadyPaid, ErrClosed, *BillError, and
+// Errors: ErrNotFound, ErrAlreadyPaid, ErrClosed, *BillError, *LimitError, and
 // ErrUnknownOutcome when the processor did not answer: nothing is charged, and
 // calling again asks for the same attempt.
 func (s *Service) Pay(ctx context.Context, v Viewer, checkoutID, contactID string) (string, error) {
@@ -105,7 +105,7 @@ func (s *Service) attempt(ctx context.Context, v Viewer, checkoutID, contactID s
 // belongsTo reports whether an attempt was started by the viewer, for the same
 // address of the receipt. No address this time leaves the first.
 func (p Payment) belongsTo(v Viewer, contactID string) bool {
-	return p.ResidentID == v.ResidentID && (contactID == "" || p.ContactID == contactID)
+	return p.ResidentID == v.ResidentID && p.ActorID == v.Mandate.actor() && slices.Equal(p.Mandate, v.Mandate.ids()) && (contactID == "" || p.ContactID == contactID)
 }
 
 func (s *Service) create(ctx context.Context, tx pgx.Tx, v Viewer, c Checkout, contactID string) (Payment, error) {
@@ -121,7 +121,7 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, v Viewer, c Checkout, c
 	c.due(bills, ids, clock.DateOf(now)) // they may have changed between reading and locking
 	p := Payment{
 		ID: id.New(), CheckoutID: c.ID, Reference: id.Code(9), State: Created, Tender: "card", Channel: c.Channel, Amount: c.Total,
-		QuotedOn: clock.DateOf(now), ResidentID: v.ResidentID, ContactID: contactID, Lang: c.Lang,
+		QuotedOn: clock.DateOf(now), ResidentID: v.ResidentID, ActorID: v.Mandate.actor(), Mandate: v.Mandate.ids(), ContactID: contactID, Lang: c.Lang,
 		CreatedAt: now, UpdatedAt: now, ExpiresAt: now.Add(sessionLife), seq: 1,
 	}
 	for _, b := range c.Bills {
@@ -136,6 +136,9 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, v Viewer, c Checkout, c
 				p.Allocations = append(p.Allocations, Allocation{BillID: b.ID, Line: l.Line, Net: l.Net, Step: l.Step, Tax: l.Tax})
 			}
 		}
+	}
+	if err := v.Mandate.allow(ctx, tx, p.Amount, now); err != nil {
+		return Payment{}, err
 	}
 	if err := insertPayment(ctx, tx, p); err != nil {
 		return Payment{}, err
@@ -153,10 +156,10 @@ func insertPayment(ctx context.Context, tx pgx.Tx, p Payment) error {
 	batch := new(pgx.Batch)
 	batch.Queue(`
 		insert into payments.payment (id, checkout_id, reference, state, tender, channel, amount_cents, quoted_on, resident_id, contact_id, lang,
-			created_at, updated_at, expires_at, ask_at)
-		values ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, '')::uuid, nullif($10, '')::uuid, $11, $12, $12, $13, $14)`,
+			created_at, updated_at, expires_at, ask_at, actor_id, mandate)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, nullif($9, '')::uuid, nullif($10, '')::uuid, $11, $12, $12, $13, $14, nullif($15, '')::uuid, $16)`,
 		p.ID, p.CheckoutID, p.Reference, string(p.State), p.Tender, p.Channel, p.Amount, p.QuotedOn.Time(), p.ResidentID, p.ContactID, p.Lang,
-		p.CreatedAt, p.ExpiresAt, p.CreatedAt.Add(askFirst))
+		p.CreatedAt, p.ExpiresAt, p.CreatedAt.Add(askFirst), p.ActorID, p.Mandate)
 	for _, a := range p.Allocations {
 		batch.Queue(`
 			insert into payments.allocation (payment_id, bill_id, line, net_cents, step_cents, tax_cents) values ($1, $2, $3, $4, $5, $6)`,

@@ -10,7 +10,7 @@
 // asked for the session by id before anything is booked. An answer that did not
 // come is a state of its own. Card numbers never come near this package.
 //
-// Rows are locked in one order: payment, checkout, bills by id, reservations.
+// Rows are locked in one order: payment, checkout, bills by id, mandate, reservations.
 //
 // A payer is an opaque resident or contact id; names and addresses are
 // identity's. Bills are payments/bill's, the books are ledger's, pages are api's.
@@ -135,7 +135,8 @@ func New(p Parts, cfg Config) *Service {
 // checkouts, payments and receipts; everything else is ErrNotFound.
 type Viewer struct {
 	ResidentID string
-	GuestHash  []byte // id.Hash of the browser's guest cookie
+	GuestHash  []byte   // id.Hash of the browser's guest cookie
+	Mandate    *Mandate // somebody else acts in the resident's name; nil: nobody does
 }
 
 // A Payment is money by one tender, with what it is for.
@@ -149,6 +150,8 @@ type Payment struct {
 	Amount      money.Amount
 	QuotedOn    clock.Date
 	ResidentID  string
+	ActorID     string   // who paid in the resident's name; empty: the resident
+	Mandate     []string // the rights it counts towards, then
 	ContactID   string
 	Lang        string
 	SessionID   string
@@ -183,7 +186,7 @@ type Querier interface {
 }
 
 const paymentColumns = `p.id, p.checkout_id, p.reference, p.state, p.tender, p.channel, p.amount_cents, p.quoted_on,
-	coalesce(p.resident_id::text, ''), coalesce(p.contact_id::text, ''), p.lang, coalesce(p.session_id, ''), p.session_url,
+	coalesce(p.resident_id::text, ''), coalesce(p.actor_id::text, ''), coalesce(p.mandate, '{}')::text[], coalesce(p.contact_id::text, ''), p.lang, coalesce(p.session_id, ''), p.session_url,
 	coalesce(p.intent_id, ''), coalesce(p.charge_id, ''), p.card_brand, p.card_last4, p.card_funding, coalesce(p.entry_id::text, ''),
 	p.created_at, p.updated_at, p.expires_at, p.succeeded_at, p.seq`
 
@@ -192,7 +195,7 @@ func scanPayment(row pgx.CollectableRow) (Payment, error) {
 	var on time.Time
 	var succeeded *time.Time
 	err := row.Scan(&p.ID, &p.CheckoutID, &p.Reference, &p.State, &p.Tender, &p.Channel, &p.Amount, &on,
-		&p.ResidentID, &p.ContactID, &p.Lang, &p.SessionID, &p.SessionURL,
+		&p.ResidentID, &p.ActorID, &p.Mandate, &p.ContactID, &p.Lang, &p.SessionID, &p.SessionURL,
 		&p.IntentID, &p.ChargeID, &p.Card.Brand, &p.Card.Last4, &p.Card.Funding, &p.EntryID,
 		&p.CreatedAt, &p.UpdatedAt, &p.ExpiresAt, &succeeded, &p.seq)
 	p.QuotedOn = clock.FromTime(on)

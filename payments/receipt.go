@@ -1,6 +1,7 @@
 package payments
 
 import (
+	"cmp"
 	"context"
 	"embed"
 	"encoding/json"
@@ -180,7 +181,7 @@ func (s *Service) mailReceipt(ctx context.Context, receiptID string) error {
 	}
 	to := "contact:" + p.ContactID
 	if p.ContactID == "" {
-		to = "resident:" + p.ResidentID
+		to = "resident:" + cmp.Or(p.ActorID, p.ResidentID)
 	}
 	pdf, err := s.render(r, p.Lang)
 	if err != nil {

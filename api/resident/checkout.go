@@ -14,6 +14,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/internal/money"
 	"guichet/payments"
 	"guichet/payments/bill"
@@ -30,6 +31,7 @@ type reviewPage struct {
 	Email       string // where a resident's receipt goes; empty: a guest may give an address
 	Resume      bool   // the processor's page is open already
 	Tried       bool   // the last attempt did not end in a payment
+	MayPay      bool   // not: the reader acts for somebody, and may only see it
 	Rest        []string
 	Blocked     []dueBill // bills that cannot be paid now
 	Unanswered  bool      // the processor did not answer
@@ -76,7 +78,7 @@ type dueLine struct {
 func (l dueLine) Amount() money.Amount { return l.Due.Net + l.Due.Step }
 
 func (h *Handler) review(w http.ResponseWriter, r *http.Request) {
-	c, err := h.Payments.Checkout(r.Context(), h.viewer(r), chi.URLParam(r, "id"))
+	c, err := h.checkout(r, chi.URLParam(r, "id"), delegation.ViewBills)
 	if err != nil {
 		h.fail(w, r, "read checkout", err)
 		return
@@ -95,6 +97,7 @@ func (h *Handler) reviewed(w http.ResponseWriter, r *http.Request, status int, c
 		return
 	}
 	page.fill(c, h.Now())
+	page.MayPay = mayBills(r.Context(), delegation.PayBills, c)
 	if p, ok := session.Resident(r.Context()); ok {
 		page.Email = p.Email
 	}
@@ -142,7 +145,7 @@ func (h *Handler) pay(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v, checkoutID := h.viewer(r), chi.URLParam(r, "id")
-	c, err := h.Payments.Checkout(r.Context(), v, checkoutID)
+	c, err := h.checkout(r, checkoutID, delegation.PayBills)
 	if err != nil {
 		h.fail(w, r, "read checkout", err)
 		return
@@ -203,7 +206,7 @@ func (h *Handler) notPaid(w http.ResponseWriter, r *http.Request, checkoutID str
 		h.fail(w, r, "pay", err)
 		return
 	}
-	c, err := h.Payments.Checkout(r.Context(), h.viewer(r), checkoutID)
+	c, err := h.checkout(r, checkoutID, delegation.ViewBills)
 	if err != nil {
 		h.fail(w, r, "read checkout", err)
 		return
@@ -214,7 +217,10 @@ func (h *Handler) notPaid(w http.ResponseWriter, r *http.Request, checkoutID str
 // cancel gives up the attempt that is open, and frees the bills.
 func (h *Handler) cancel(w http.ResponseWriter, r *http.Request) {
 	checkoutID := chi.URLParam(r, "id")
-	err := h.Payments.Cancel(r.Context(), h.viewer(r), checkoutID)
+	_, err := h.checkout(r, checkoutID, delegation.PayBills)
+	if err == nil {
+		err = h.Payments.Cancel(r.Context(), h.viewer(r), checkoutID)
+	}
 	switch {
 	case errors.Is(err, payments.ErrAlreadyPaid):
 		h.see(w, r, "/checkout/"+checkoutID+"/return")
@@ -255,6 +261,9 @@ const (
 // nothing: payments asks the processor.
 func (h *Handler) outcome(w http.ResponseWriter, r *http.Request) {
 	c, err := h.settled(r.Context(), h.viewer(r), chi.URLParam(r, "id"))
+	if err == nil && !mayBills(r.Context(), delegation.ViewBills, c) {
+		err = payments.ErrNotFound
+	}
 	if err != nil {
 		h.fail(w, r, "read checkout", err)
 		return

@@ -13,6 +13,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/internal/audit"
 	"guichet/internal/id"
 	"guichet/payments"
@@ -74,6 +75,10 @@ func (h *Handler) find(w http.ResponseWriter, r *http.Request) {
 		return
 	case !b.State.Payable():
 		h.Site.Page(w, r, http.StatusOK, "resident/find", findPage{Done: &b})
+		return
+	}
+	if !may(r.Context(), delegation.PayBills, b.Department) {
+		h.fail(w, r, "open checkout", errNoRight)
 		return
 	}
 	checkoutID, _, err := h.Payments.Open(r.Context(), payments.NewCheckout{

@@ -8,6 +8,7 @@ import (
 
 	"guichet/api/session"
 	"guichet/api/web"
+	"guichet/identity/delegation"
 	"guichet/internal/money"
 	"guichet/payments"
 	"guichet/payments/bill"
@@ -23,6 +24,13 @@ type homePage struct {
 	Total    money.Amount // of the bills that can be chosen
 	Choices  int          // how many these are
 	Receipts []payments.Receipt
+	For      string                // name of whom the reader acts for; empty: themselves
+	Right    delegation.Delegation // under which they do
+}
+
+// MayPay reports whether the reader may pay what they see, or some of it.
+func (p homePage) MayPay() bool {
+	return p.Right.ID == "" || slices.Contains(p.Right.Scope.Rights, delegation.PayBills)
 }
 
 // owed is one bill on the first page.
@@ -32,6 +40,7 @@ type owed struct {
 	Overdue  bool
 	Soon     bool   // due within a week
 	Taken    bool   // somebody is paying it right now
+	Fixed    bool   // the reader may see it and not pay it
 	Checkout string // the checkout in which the reader is paying it
 }
 
@@ -61,29 +70,36 @@ func (h *Handler) owed(ctx context.Context, b bill.Bill, residentID string) (owe
 }
 
 func (h *Handler) home(w http.ResponseWriter, r *http.Request) {
-	p, ok := session.Resident(r.Context())
-	if !ok {
+	v := payer(r.Context())
+	if v.ResidentID == "" {
 		h.Site.Page(w, r, http.StatusOK, "resident/welcome", findPage{})
 		return
 	}
-	h.owing(w, r, http.StatusOK, p.ID, nil)
+	h.owing(w, r, http.StatusOK, v.ResidentID, nil)
 }
 
 // owing shows what a resident owes, with what was wrong with the choice, if anything.
 func (h *Handler) owing(w http.ResponseWriter, r *http.Request, status int, residentID string, form *web.Form) {
 	page := homePage{Form: form}
+	if d, ok := session.Acting(r.Context()); ok {
+		page.Right, page.For = d, d.Party.Name
+	}
 	bills, err := h.Bills.OpenOf(r.Context(), residentID)
 	if err != nil {
 		h.fail(w, r, "list open bills", err)
 		return
 	}
 	for _, b := range bills {
+		if !may(r.Context(), delegation.ViewBills, b.Department) {
+			continue
+		}
 		o, err := h.owed(r.Context(), b, residentID)
 		if err != nil {
 			h.fail(w, r, "list open bills", err)
 			return
 		}
-		if !o.Taken {
+		o.Fixed = !may(r.Context(), delegation.PayBills, b.Department)
+		if !o.Taken && !o.Fixed {
 			page.Choices++
 			page.Total += o.Quote.Due
 		}
@@ -93,6 +109,7 @@ func (h *Handler) owing(w http.ResponseWriter, r *http.Request, status int, resi
 		h.fail(w, r, "list receipts", err)
 		return
 	}
+	page.Receipts = slices.DeleteFunc(page.Receipts, func(receipt payments.Receipt) bool { return !mayReceipt(r.Context(), receipt) })
 	h.Site.Page(w, r, status, "resident/home", page)
 }
 
@@ -105,7 +122,7 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	v := h.viewer(r)
-	allowed, err := h.mayPay(r.Context(), v, form.Value("from"))
+	allowed, err := h.mayPay(r, v, form.Value("from"))
 	if err != nil {
 		h.fail(w, r, "open checkout", err)
 		return
@@ -138,19 +155,22 @@ func (h *Handler) open(w http.ResponseWriter, r *http.Request) {
 }
 
 // mayPay lists the bills that a viewer may put into a checkout.
-func (h *Handler) mayPay(ctx context.Context, v payments.Viewer, from string) ([]string, error) {
+func (h *Handler) mayPay(r *http.Request, v payments.Viewer, from string) ([]string, error) {
 	var allowed []string
+	ctx := r.Context()
 	if v.ResidentID != "" {
 		bills, err := h.Bills.OpenOf(ctx, v.ResidentID)
 		if err != nil {
 			return nil, err
 		}
 		for _, b := range bills {
-			allowed = append(allowed, b.ID)
+			if may(ctx, delegation.PayBills, b.Department) {
+				allowed = append(allowed, b.ID)
+			}
 		}
 	}
 	if from != "" {
-		c, err := h.Payments.Checkout(ctx, v, from)
+		c, err := h.checkout(r, from, delegation.PayBills)
 		if err != nil {
 			return nil, err
 		}

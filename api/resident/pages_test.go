@@ -8,6 +8,7 @@ import (
 	"guichet/api/web"
 	"guichet/api/web/webtest"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/internal/clock"
 	"guichet/internal/money"
 	"guichet/payments"
@@ -70,7 +71,28 @@ func failed(field, key string) *web.Form {
 	return f
 }
 
+func sampleRight() delegation.Delegation {
+	return delegation.Delegation{
+		ID: "right", Role: delegation.Delegate, State: "live", Delegate: "Léa",
+		Party: delegation.Party{ID: "party", Type: delegation.Business, Name: "Boulangerie Démo", Number: "100000009", Proof: delegation.Declared},
+		Scope: delegation.Scope{Rights: delegation.Rights(), PerPayment: 5000, Until: today},
+	}
+}
+
+func boxes(rights []delegation.Right) (list []choiceOf) {
+	for _, r := range rights {
+		list = append(list, choiceOf{Value: string(r), Checked: true})
+	}
+	return list
+}
+
 func TestPages(t *testing.T) {
+	looks := sampleRight()
+	looks.Scope.Rights = []delegation.Right{delegation.ViewBills}
+	var history []delegation.Entry
+	for _, did := range []string{"created", "invited", "accepted", "declined", "used", "revoked", "registered", "refused", "expired"} {
+		history = append(history, delegation.Entry{At: noon, Action: "delegation." + did, Actor: "Léa"})
+	}
 	paid, cancelled := sampleBill(bill.Paid, 1), sampleBill(bill.Cancelled, 1)
 	overdue := sampleBill(bill.Open, 3)
 	c := sampleCheckout()
@@ -83,6 +105,9 @@ func TestPages(t *testing.T) {
 	c.Payment = &payments.Payment{State: payments.Failed}
 	tried.fill(c, noon)
 	tried.Form, tried.Unanswered = failed("email", "resident.review.email_bad"), true
+	plain.MayPay, blocked.MayPay, resumed.MayPay, tried.MayPay = true, true, true, true
+	looking := plain
+	looking.MayPay = false
 	known := plain
 	known.Email = "resident@demo.example"
 	receipt := sampleReceipt()
@@ -95,10 +120,15 @@ func TestPages(t *testing.T) {
 			{Bill: overdue, Quote: overdue.Quote(today), Overdue: true},
 			{Bill: sampleBill(bill.Open, 1), Quote: bill.Quote{Due: 1}},
 			{Bill: sampleBill(bill.Open, 1), Taken: true, Checkout: "c"},
+		}}, homePage{For: "Boulangerie Démo", Right: sampleRight()}, homePage{For: "Boulangerie Démo", Right: looks, Bills: []owed{
+			{Bill: sampleBill(bill.Open, 1), Quote: bill.Quote{Due: 1}, Fixed: true},
 		}}},
-		"resident/review":  {plain, blocked, resumed, tried, known, reviewPage{Blocked: blocked.Blocked}},
-		"resident/closed":  {outcomePage{ID: "c"}, outcomePage{ID: "c", Cancelled: true}},
-		"resident/receipt": {receiptPage{receipt, web.Say("web.switch"), "https://pay.example.ca/verify/7K3M"}},
+		"resident/review": {plain, blocked, resumed, tried, known, looking, reviewPage{Blocked: blocked.Blocked}},
+		"resident/closed": {outcomePage{ID: "c"}, outcomePage{ID: "c", Cancelled: true}},
+		"resident/receipt": {
+			receiptPage{Receipt: receipt, Tender: web.Say("web.switch"), VerifyURL: "https://pay.example.ca/verify/7K3M"},
+			receiptPage{Receipt: receipt, Tender: web.Say("web.switch"), PaidBy: "Léa", PaidFor: "Boulangerie Démo"},
+		},
 		"resident/outcome": {
 			outcomePage{State: "paid", Payment: payment, Receipt: &receipt, ReturnURL: "https://permits.example.ca/back", Service: departmentDue{NameEN: "Permits", NameFR: "Permis"}},
 			outcomePage{State: "paid", Payment: payment, Slow: true},
@@ -116,7 +146,28 @@ func TestPages(t *testing.T) {
 			verifyPage{Receipt: &receipt, Proof: "waiting"},
 			verifyPage{Receipt: &receipt, Proof: "broken"},
 		},
-		"resident/account": {identity.Person{Name: "Léa", Email: "resident@demo.example", SignedInAt: noon}},
+		"resident/acting": {actingPage{}, actingPage{Now: "right", Held: []delegation.Delegation{sampleRight(), {ID: "x", Role: delegation.Owner, Scope: delegation.Scope{MayDelegate: true}}}, Given: []delegation.Delegation{
+			sampleRight(), {ID: "i", State: "invited", Invited: "a@example.ca"}, {ID: "w", State: "waiting"}, {ID: "e", State: "ended"}, {ID: "c", State: "invited"},
+		}}},
+		"resident/acting-right": {
+			rightPage{Delegation: sampleRight(), Mine: true, Names: []string{"Parking", "Water"}, Payments: []payments.Payment{*payment}, History: history},
+			rightPage{Delegation: delegation.Delegation{ID: "i", State: "invited", Invited: "a@example.ca"}},
+			rightPage{Delegation: delegation.Delegation{ID: "e", State: "ended", Role: delegation.Guardian}},
+		},
+		"resident/acting-business": {namePage{}, namePage{failed("number", "resident.acting.bad_number")}},
+		"resident/acting-child":    {namePage{}, namePage{failed("born", "resident.acting.bad_birth")}},
+		"resident/acting-invite": {
+			invitePage{How: "mail", Last: today, Principal: true, Rights: boxes(delegation.Rights()), Departments: []choiceOf{{"parking", "Parking", true}}},
+			invitePage{How: "code", Last: today, Party: "Boulangerie Démo", Form: failed("rights", "resident.acting.no_rights")},
+			invitePage{How: "code", Last: today, Form: failed("departments", "resident.acting.no_departments")},
+		},
+		"resident/acting-invited": {invitedPage{Email: "a@example.ca", Invited: delegation.Invited{OpenUntil: noon}}, invitedPage{Invited: delegation.Invited{Secret: "7K3M92QXD1", OpenUntil: noon}}},
+		"resident/acting-code":    {offerPage{}, offerPage{Form: failed("code", "resident.acting.bad_code")}},
+		"resident/acting-offer":   {offerPage{Delegation: new(sampleRight()), Inviter: "Léa", Weak: true, Proof: "/signin?level=2"}, offerPage{Delegation: new(sampleRight()), Inviter: "Léa", Code: "7K3M92QXD1"}},
+		"resident/acting-ended":   {nil},
+		"resident/acting-proof":   {"/signin?level=2"},
+		"resident/acting-limit":   {limitPage{payments.LimitError{Limit: 5000}, "Boulangerie Démo"}, limitPage{payments.LimitError{Limit: 5000, Spent: 100, PerMonth: true}, "Boulangerie Démo"}},
+		"resident/account":        {identity.Person{Name: "Léa", Email: "resident@demo.example", SignedInAt: noon}},
 	})
 }
 

@@ -21,15 +21,31 @@ type receiptPage struct {
 	payments.Receipt
 	Tender    web.Message
 	VerifyURL string
+	// Who paid in whose name; both empty when the payer acted for themselves.
+	PaidBy, PaidFor string
 }
 
 func (h *Handler) receipt(w http.ResponseWriter, r *http.Request) {
-	receipt, err := h.Payments.Receipt(r.Context(), h.viewer(r), chi.URLParam(r, "id"))
+	receipt, err := h.receiptOf(r)
 	if err != nil {
 		h.fail(w, r, "read receipt", err)
 		return
 	}
-	h.Site.Page(w, r, http.StatusOK, "resident/receipt", h.receiptPage(receipt))
+	page := h.receiptPage(receipt)
+	if page.PaidBy, page.PaidFor, err = h.bothPeople(r.Context(), receipt); err != nil {
+		h.fail(w, r, "read who paid", err)
+		return
+	}
+	h.Site.Page(w, r, http.StatusOK, "resident/receipt", page)
+}
+
+// receiptOf reads the receipt of the address, as the reader may see it.
+func (h *Handler) receiptOf(r *http.Request) (payments.Receipt, error) {
+	receipt, err := h.Payments.Receipt(r.Context(), h.viewer(r), chi.URLParam(r, "id"))
+	if err == nil && !mayReceipt(r.Context(), receipt) {
+		err = payments.ErrNotFound
+	}
+	return receipt, err
 }
 
 func (h *Handler) receiptPage(r payments.Receipt) receiptPage {
@@ -37,7 +53,7 @@ func (h *Handler) receiptPage(r payments.Receipt) receiptPage {
 }
 
 func (h *Handler) receiptPDF(w http.ResponseWriter, r *http.Request) {
-	receipt, err := h.Payments.Receipt(r.Context(), h.viewer(r), chi.URLParam(r, "id"))
+	receipt, err := h.receiptOf(r)
 	if err != nil {
 		h.fail(w, r, "read receipt", err)
 		return
@@ -112,7 +128,7 @@ func (h *Handler) verify(w http.ResponseWriter, r *http.Request) {
 // proof is the proof that a receipt's entry is in the books, for those who check it
 // with the log's public key. It names the payer's opaque id, so only the payer gets it.
 func (h *Handler) proof(w http.ResponseWriter, r *http.Request) {
-	receipt, err := h.Payments.Receipt(r.Context(), h.viewer(r), chi.URLParam(r, "id"))
+	receipt, err := h.receiptOf(r)
 	if err != nil {
 		h.fail(w, r, "read receipt", err)
 		return

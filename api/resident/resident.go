@@ -5,6 +5,7 @@
 //	                              │                   │
 //	/receipt/{id} , PDF ◀── /checkout/{id}/return ◀───┘   asks payments, never the address
 //	/verify/{code}: anybody, nothing personal
+//	/acting: who may act for whom; in whose name these pages show and pay bills
 //
 // Every page works without JavaScript. Nothing personal is shown before a guest's
 // notice number and second factor fit each other. What may be seen of a checkout,
@@ -26,7 +27,9 @@ import (
 	"guichet/api/document"
 	"guichet/api/session"
 	"guichet/api/web"
+	"guichet/department"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/internal/clock"
 	"guichet/internal/id"
 	"guichet/ledger"
@@ -36,17 +39,20 @@ import (
 
 // Options are what a Handler works with.
 type Options struct {
-	DB        *pgxpool.Pool
-	Payments  *payments.Service
-	Bills     *bill.Service
-	Books     *ledger.Books
-	People    *identity.Service
-	Sessions  *session.Sessions
-	Site      *web.Site
-	Documents *document.Printer
-	Now       func() time.Time
-	Log       *slog.Logger
-	Limits    Limits
+	DB       *pgxpool.Pool
+	Payments *payments.Service
+	Bills    *bill.Service
+	Books    *ledger.Books
+	People   *identity.Service
+	Acting   *delegation.Service
+	// Departments are listed where somebody chooses in which ones another may act.
+	Departments *department.Service
+	Sessions    *session.Sessions
+	Site        *web.Site
+	Documents   *document.Printer
+	Now         func() time.Time
+	Log         *slog.Logger
+	Limits      Limits
 }
 
 // Limits are the brakes on guessing at notices. Zero values take the defaults. A
@@ -82,6 +88,11 @@ func New(o Options) *Handler {
 func (h *Handler) Routes(r chi.Router) {
 	r.Group(func(r chi.Router) {
 		r.Use(h.Sessions.Load, h.Site.Text)
+		h.actingRoutes(r.With(session.RequireResident))
+		r.Get("/verify", h.verifyPage)
+		r.Get("/verify/{code}", h.verify)
+		r.With(session.RequireResident).Get("/account", h.account)
+		r = r.With(h.inContext)
 		r.Get("/", h.home)
 		r.Get("/pay", h.findPage)
 		r.Post("/pay", h.find)
@@ -97,21 +108,16 @@ func (h *Handler) Routes(r chi.Router) {
 		r.Get("/receipt/{id}", h.receipt)
 		r.Get("/receipt/{id}/pdf", h.receiptPDF)
 		r.Get("/receipt/{id}/proof", h.proof)
-		r.Get("/verify", h.verifyPage)
-		r.Get("/verify/{code}", h.verify)
-		r.With(session.RequireResident).Get("/account", h.account)
 	})
 }
 
 // today is the city's date, on which everything due is worked out.
 func (h *Handler) today() clock.Date { return clock.DateOf(h.Now()) }
 
-// viewer is who asks for a checkout or a receipt: the resident, and the browser's guest.
+// viewer is who asks for a checkout or a receipt: the resident, or the one the resident
+// acts for, and the browser's guest.
 func (h *Handler) viewer(r *http.Request) payments.Viewer {
-	var v payments.Viewer
-	if p, ok := session.Resident(r.Context()); ok {
-		v.ResidentID = p.ID
-	}
+	v := payer(r.Context())
 	if secret := h.Sessions.GuestToken(r); secret != "" {
 		v.GuestHash = id.Hash(secret)
 	}
@@ -133,16 +139,21 @@ func (h *Handler) guest(w http.ResponseWriter, r *http.Request) payments.Viewer 
 // owner is whose a new checkout is: the resident's alone, so that it is out of reach
 // when they have signed out, else the guest's.
 func (h *Handler) owner(w http.ResponseWriter, r *http.Request) payments.Viewer {
-	if p, ok := session.Resident(r.Context()); ok {
-		return payments.Viewer{ResidentID: p.ID}
+	if v := payer(r.Context()); v.ResidentID != "" {
+		return v
 	}
 	return h.guest(w, r)
 }
 
 // fail answers what a page cannot tell: what is missing, or the unknown.
 func (h *Handler) fail(w http.ResponseWriter, r *http.Request, step string, err error) {
+	var over *payments.LimitError
 	switch {
-	case errors.Is(err, payments.ErrNotFound), errors.Is(err, bill.ErrNotFound):
+	case errors.As(err, &over):
+		h.aboveLimit(w, r, over)
+	case errors.Is(err, errNoRight):
+		h.Site.Fail(w, r, http.StatusForbidden, "resident.acting.no_right")
+	case errors.Is(err, payments.ErrNotFound), errors.Is(err, bill.ErrNotFound), errors.Is(err, delegation.ErrNotFound):
 		h.Site.Fail(w, r, http.StatusNotFound, "resident.error.not_found")
 	case errors.Is(err, context.Canceled):
 		h.Log.InfoContext(r.Context(), step, "error", err) // the reader went away

@@ -26,6 +26,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/provider"
 	"guichet/identity/staff"
 	"guichet/internal/jobs"
@@ -48,21 +49,29 @@ type world struct {
 	simURL string
 	pay    *payments.Service
 	people *identity.Service
+	acting *delegation.Service
 	sim    *sim.Simulator
 	codes  *mailbox
 	log    *lockedBuffer
 }
 
-// mailbox keeps the last sign-in code that was mailed.
+// mailbox keeps the last sign-in code and the last invitation that were mailed.
 type mailbox struct {
 	mu   sync.Mutex
 	code string
+	link string // of the last invitation
 }
 
 func (m *mailbox) Enqueue(_ context.Context, _ pgx.Tx, msg mail.Message) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.code = msg.Data["code"]
+	if msg.Template == "acting-invitation" {
+		m.link = msg.Data["link"]
+		return nil
+	}
+	if code, ok := msg.Data["code"]; ok {
+		m.code = code
+	}
 	return nil
 }
 
@@ -140,16 +149,18 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 
 	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, Master: w.Key, Mail: w.codes})
 	must(t, err)
+	w.acting, err = delegation.New(t.Context(), w.DB, delegation.Config{People: w.people, Mail: w.codes, Master: w.Key, Now: w.Clock.Now, BaseURL: w.url})
+	must(t, err)
 	idp, err := provider.New(t.Context(), w.DB, w.people, provider.Config{Issuer: w.url, Now: w.Clock.Now, Master: w.Key, Development: true})
 	must(t, err)
 	members := staff.New(w.DB, staff.Config{Now: w.Clock.Now})
-	sessions, err := session.New(session.Options{BaseURL: w.url, Residents: w.people, Staff: members, Site: site, Log: log})
+	sessions, err := session.New(session.Options{BaseURL: w.url, Residents: w.people, Staff: members, Acting: w.acting, Site: site, Log: log})
 	must(t, err)
 	signIn, err := oidc.New(oidc.Options{Issuer: w.url, Provider: idp, People: w.people, Staff: members, Sessions: sessions, Site: site, Now: w.Clock.Now, Log: log})
 	must(t, err)
 
 	o := resident.Options{
-		DB: w.DB, Payments: w.pay, Bills: w.Bills, Books: w.Books, People: w.people, Sessions: sessions,
+		DB: w.DB, Payments: w.pay, Bills: w.Bills, Books: w.Books, People: w.people, Acting: w.acting, Departments: w.Depts, Sessions: sessions,
 		Site: site, Documents: printer, Now: w.Clock.Now, Log: log,
 	}
 	for _, option := range options {

@@ -24,6 +24,7 @@ import (
 
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/staff"
 	"guichet/internal/audit"
 )
@@ -33,6 +34,7 @@ type Options struct {
 	BaseURL   string
 	Residents *identity.Service
 	Staff     *staff.Service
+	Acting    *delegation.Service // nil: nobody acts for anybody
 	Site      *web.Site
 	Log       *slog.Logger
 }
@@ -41,6 +43,7 @@ type Options struct {
 type Sessions struct {
 	residents *identity.Service
 	staff     *staff.Service
+	acting    *delegation.Service
 	site      *web.Site
 	log       *slog.Logger
 	secure    bool
@@ -52,7 +55,7 @@ func New(o Options) (*Sessions, error) {
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("sessions: base URL %q is no address", o.BaseURL)
 	}
-	s := &Sessions{residents: o.Residents, staff: o.Staff, site: o.Site, log: o.Log, secure: u.Scheme == "https"}
+	s := &Sessions{residents: o.Residents, staff: o.Staff, acting: o.Acting, site: o.Site, log: o.Log, secure: u.Scheme == "https"}
 	if !s.secure {
 		addr, err := netip.ParseAddr(u.Hostname())
 		if u.Scheme != "http" || u.Hostname() != "localhost" && (err != nil || !addr.IsLoopback()) {
@@ -203,6 +206,9 @@ func (s *Sessions) load(r *http.Request) (context.Context, error) {
 		case err == nil:
 			ctx = web.WithLang(context.WithValue(ctx, residentKey{}, p), p.Lang)
 			origin.Actor, origin.ActorKind = p.ID, audit.Resident
+			if ctx, err = s.loadActing(ctx, p); err != nil {
+				return nil, err
+			}
 		case !errors.Is(err, identity.ErrNoSession):
 			return nil, err
 		}
@@ -311,6 +317,7 @@ func Viewer(r *http.Request) web.Viewer {
 	v := web.Viewer{SignIn: "/signin", SignOut: "/signout"}
 	if p, ok := Resident(r.Context()); ok {
 		v.Name = p.Name
+		v.Acting, v.Contexts = actingView(r.Context())
 	}
 	return v
 }

@@ -38,6 +38,15 @@ type Viewer struct {
 	SignIn  string // address of the sign-in page, when signed out
 	SignOut string // address that a sign-out form posts to
 	Alarm   string // key of what everybody at the desk must know now; "" for nothing
+
+	Acting   *Acting         // for whom the reader acts; nil: for themselves
+	Contexts func() []Acting // for whom they could; asked only when it is shown; nil: nobody
+}
+
+// Acting is somebody whom the reader may act for.
+type Acting struct {
+	ID, Name string
+	Type     string // business, person, estate, property
 }
 
 // A Link is a place in the navigation. Label is a key.

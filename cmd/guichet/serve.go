@@ -146,7 +146,7 @@ func orderly(ctx context.Context, err error) error {
 
 // handler puts the rooms together.
 func (w *world) handler() (http.Handler, error) {
-	sessions, err := session.New(session.Options{BaseURL: w.cfg.BaseURL, Residents: w.people, Staff: w.staff, Site: w.site, Log: w.log})
+	sessions, err := session.New(session.Options{BaseURL: w.cfg.BaseURL, Residents: w.people, Staff: w.staff, Acting: w.acting, Site: w.site, Log: w.log})
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (w *world) handler() (http.Handler, error) {
 	return api.New(api.Parts{
 		Site: w.site, Sessions: sessions, OIDC: provider,
 		Resident: resident.New(resident.Options{
-			DB: w.db, Payments: w.payments, Bills: w.bills, Books: w.books, People: w.people,
+			DB: w.db, Payments: w.payments, Bills: w.bills, Books: w.books, People: w.people, Acting: w.acting, Departments: w.depts,
 			Sessions: sessions, Site: w.site, Documents: w.documents, Now: w.clock.Now, Log: w.log,
 		}),
 		Desk: desk.New(desk.Options{

@@ -30,9 +30,9 @@ const (
 	Attorney Role = "attorney" // under a power of attorney
 )
 
-// principal reports whether the role stands for the party itself: it may let others
+// Principal reports whether the role stands for the party itself: it may let others
 // pass rights on.
-func (r Role) principal() bool { return r == Owner || r == Guardian }
+func (r Role) Principal() bool { return r == Owner || r == Guardian }
 
 // Errors callers branch on.
 var (

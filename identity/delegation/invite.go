@@ -90,7 +90,7 @@ func (s *Service) invite(ctx context.Context, tx pgx.Tx, n Invitation) (Invited,
 			return Invited{}, ErrNotAllowed
 		}
 		outer = giver.Scope
-		outer.MayDelegate = giver.Role.principal()
+		outer.MayDelegate = giver.Role.Principal()
 		d.partyID = giver.Party.ID
 		for _, l := range giver.Limits[1:] {
 			d.lineage = append(d.lineage, l.ID)
