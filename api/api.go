@@ -4,6 +4,7 @@
 //	/oidc, /.well-known   the OpenID Provider        api/oidc
 //	/api/v1          departments' JSON API          api/departments
 //	/desk            staff pages                    api/desk
+//	/desk/admin      administration and audit       api/admin
 //	/hooks/processor the card processor's webhooks  here
 //	/developers      the API's reference            here
 //	/ledger          the books' signed heads        here
@@ -21,6 +22,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"guichet/api/admin"
 	"guichet/api/departments"
 	"guichet/api/desk"
 	"guichet/api/oidc"
@@ -38,6 +40,7 @@ type Parts struct {
 	OIDC        *oidc.Handler
 	Resident    *resident.Handler
 	Desk        *desk.Handler
+	Admin       *admin.Handler
 	Departments departments.Parts
 	Payments    *payments.Service
 	DB          ledger.Querier
@@ -67,6 +70,7 @@ func New(p Parts) http.Handler {
 	p.OIDC.Routes(r)
 	p.Resident.Routes(r)
 	p.Desk.Routes(r)
+	p.Admin.Routes(r)
 	document := departments.New(r, p.Departments).Document()
 	r.With(p.Sessions.Load).Get("/developers", reference(p.Site, document))
 	books := proofs{p.Books, p.DB, p.Log}

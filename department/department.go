@@ -21,7 +21,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"guichet/internal/audit"
@@ -33,6 +32,7 @@ import (
 var (
 	ErrNotFound = errors.New("department not found")
 	ErrNoKey    = errors.New("the department has no such API key")
+	ErrAddress  = errors.New("webhook address")
 	ErrNoHook   = errors.New("the department has no such webhook endpoint")
 	ErrKey      = errors.New("API key is unknown or revoked")
 	ErrExists   = errors.New("department exists already with other content")
@@ -157,24 +157,24 @@ func one(rows pgx.Rows, err error) (Department, error) {
 func (s *Service) AddEndpoint(ctx context.Context, tx pgx.Tx, departmentID, address string, allowPrivate bool) (string, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Hostname() == "" || u.User != nil || u.Fragment != "" || (u.Scheme != "https" && !(allowPrivate && u.Scheme == "http")) {
-		return "", fmt.Errorf("webhook address %q: want an https address without user or fragment", address)
+		return "", fmt.Errorf("%w %q: want an https address without user or fragment", ErrAddress, address)
 	}
 	// Other ports belong to other services. Names are resolved, and checked, at each delivery.
 	ip, notIP := netip.ParseAddr(u.Hostname())
 	if !allowPrivate && (!slices.Contains([]string{"", "443", "8443"}, u.Port()) || notIP == nil && !public(ip)) {
-		return "", fmt.Errorf("webhook address %q: want port 443 or 8443 of a public address", address)
+		return "", fmt.Errorf("%w %q: want port 443 or 8443 of a public address", ErrAddress, address)
 	}
 	endpointID, secret := id.New(), newWebhookSecret()
-	_, err = tx.Exec(ctx, `
+	tag, err := tx.Exec(ctx, `
 		insert into department.webhook_endpoint (id, department_id, url, sealed_secret, allow_private, created_at)
-		values ($1, $2, $3, $4, $5, $6)`,
+		values ($1, $2, $3, $4, $5, $6)
+		on conflict (department_id, url) where state = 'active' do nothing`,
 		endpointID, departmentID, address, s.key.Seal([]byte(secret), []byte(endpointID)), allowPrivate, s.now())
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && pg.ConstraintName == "webhook_endpoint_department_id_url_key" {
-		return "", fmt.Errorf("webhook address %s: %w", address, ErrExists)
-	}
 	if err != nil {
 		return "", fmt.Errorf("add webhook endpoint: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return "", fmt.Errorf("webhook address %s: %w", address, ErrExists)
 	}
 	return secret, audit.Record(ctx, tx, audit.Event{
 		Action: "webhook_endpoint.created", ObjectType: "webhook_endpoint", ObjectID: endpointID,

@@ -11,7 +11,7 @@ import (
 // own description of the fault is the most exact; a description that has no words of its
 // own is explained by its OAuth code.
 func Explain(site *web.Site, lang string, r provider.Refusal) (means, do string) {
-	for _, key := range []string{"admin.why." + slug(r.Description), "admin.code." + slug(r.Code), "admin.code.unknown"} {
+	for _, key := range []string{"admin.refusal." + slug(r.Description), "admin.refusal_code." + slug(r.Code), "admin.refusal_code.unknown"} {
 		means, err := site.Write(lang, web.Say(key+".means"))
 		if err != nil {
 			continue

@@ -55,19 +55,20 @@ func TestEveryExplanationIsOfARefusalThatExists(t *testing.T) {
 		t.Fatal(err)
 	}
 	var words struct {
-		Why, Code map[string]struct{ Means, Do string }
+		Refusal     map[string]struct{ Means, Do string }
+		RefusalCode map[string]struct{ Means, Do string } `toml:"refusal_code"`
 	}
 	if err := toml.Unmarshal(text, &words); err != nil {
 		t.Fatal(err)
 	}
 	known := sentences(t)
-	for key := range words.Why {
+	for key := range words.Refusal {
 		if !known[key] {
-			t.Errorf("why.%s explains no sentence of the provider", key)
+			t.Errorf("refusal.%s explains no sentence of the provider", key)
 		}
 	}
-	if len(words.Why) < 10 || len(words.Code) < 10 {
-		t.Errorf("only %d and %d explanations", len(words.Why), len(words.Code))
+	if len(words.Refusal) < 10 || len(words.RefusalCode) < 10 {
+		t.Errorf("only %d and %d explanations", len(words.Refusal), len(words.RefusalCode))
 	}
 }
 

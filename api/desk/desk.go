@@ -75,6 +75,8 @@ var (
 	correct   = []string{staff.FinanceClerk}                                       // closing them, moving money out of suspense
 	frontLine = []string{staff.Agent311, staff.CounterClerk, staff.Supervisor}     // speak with residents, and see who they are
 	lookUp    = slices.Concat(frontLine, watch)
+	// administer is who may open api/admin's pages.
+	administer = []string{staff.Administrator, staff.Department}
 )
 
 // A route is one address with the roles that may use it.
@@ -196,6 +198,12 @@ func Viewer(r *http.Request) web.Viewer {
 	if holdsAny(m, lookUp) {
 		v.Nav = append(v.Nav, web.Link{Href: "/desk/lookup", Label: "desk.nav.lookup"})
 	}
+	if holdsAny(m, administer) {
+		v.Nav = append(v.Nav, web.Link{Href: "/desk/admin", Label: "desk.nav.admin"})
+	}
+	if hasAny(m, []string{staff.Auditor}, "") {
+		v.Nav = append(v.Nav, web.Link{Href: "/desk/audit", Label: "desk.nav.audit"})
+	}
 	return v
 }
 
@@ -206,8 +214,8 @@ func (h *Handler) door(w http.ResponseWriter, r *http.Request) {
 		h.see(w, r, "/desk/today")
 	case holdsAny(m, lookUp):
 		h.see(w, r, "/desk/lookup")
-	default:
-		h.Site.Page(w, r, http.StatusOK, "desk/nothing", h.view(r))
+	default: // who administers; without a role nobody is signed in
+		h.see(w, r, "/desk/admin")
 	}
 }
 

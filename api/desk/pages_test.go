@@ -81,7 +81,6 @@ func (s *story) pages() []shown {
 		{"bill-finance", clerk, "/desk/lookup/bills/" + s.fine.ID, []string{"Not shown to your role", "Where the money of", "SAP’s number 0100000013"}, []string{"Non montré à votre rôle", "Où est l’argent de"}},
 		{"payment", agent, "/desk/lookup/payments/" + s.first.ID, []string{id.Group(s.first.Reference), "visa ···· 4242", id.Group(s.fine.Notice)}, []string{"Carte", "Réussi"}},
 		{"payment-finance", clerk, "/desk/lookup/payments/" + s.first.ID, []string{"Where the money is", s.payout.ID, "0100000014"}, []string{"Où est l’argent"}},
-		{"nothing", staff.Administrator, "/desk", []string{"No page for your role"}, []string{"Aucune page pour votre rôle"}},
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"guichet/api"
+	"guichet/api/admin"
 	"guichet/api/departments"
 	"guichet/api/desk"
 	"guichet/api/oidc"
@@ -167,12 +168,24 @@ func (w *world) handler() (http.Handler, error) {
 			DB: w.db, Books: w.books, Nightly: w.nightly, Departments: w.depts, People: w.people, Staff: w.staff,
 			Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log,
 		}),
+		Admin: admin.New(admin.Options{
+			DB: w.db, Provider: w.provider, Departments: w.depts, People: w.people, Staff: w.staff, Sessions: sessions, Site: w.site,
+			Live: w.cfg.Env == config.Production, Partners: partners(w.cfg), Now: w.clock.Now, Log: w.log,
+		}),
 		Departments: departments.Parts{
 			Departments: w.depts, Bills: w.bills, Payments: w.payments, Subjects: w.provider, Books: w.books, Journal: w.journal, DB: w.db,
 			Today: func() clock.Date { return clock.DateOf(w.clock.Now()) }, BaseURL: w.cfg.BaseURL, Log: w.log,
 		},
 		Payments: w.payments, DB: w.db, Books: w.books, Log: w.log,
 	}), nil
+}
+
+// partners are the OpenID Providers whose word signs somebody in.
+func partners(cfg config.Config) []string {
+	if cfg.StaffIssuer == "" {
+		return nil
+	}
+	return []string{cfg.StaffIssuer}
 }
 
 // drain is how long a load balancer in front gets to notice that this instance

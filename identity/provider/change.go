@@ -94,6 +94,10 @@ func (s *Service) ProposeChange(ctx context.Context, tx pgx.Tx, name string, c C
 	if c = c.since(r); c == (Change{}) {
 		return "", fmt.Errorf("change client %s: %w", name, ErrNothing)
 	}
+	if c.AuthMethod != nil && usesSecret(*c.AuthMethod) != usesSecret(r.AuthMethod) {
+		fault := errors.New("authentication: a client does not change between secret, key and none; register another one")
+		return "", fmt.Errorf("change client %s: %w", name, &TermsError{[]error{fault}})
+	}
 	if err := s.valid(c.over(r.asNew())); err != nil {
 		return "", fmt.Errorf("change client %s: %w", name, err)
 	}
@@ -116,6 +120,8 @@ func (s *Service) ProposeChange(ctx context.Context, tx pgx.Tx, name string, c C
 	}
 	return approvalID, s.changed(ctx, tx, name, map[string]any{"by": by, "proposed": approvalID})
 }
+
+func usesSecret(method string) bool { return method == SecretBasic || method == SecretPost }
 
 // approveChange carries out a change with the second person's yes.
 func (s *Service) approveChange(ctx context.Context, tx pgx.Tx, d approval.Decision, name string) error {

@@ -46,6 +46,11 @@ const (
 	ApproveChange    = "client.change"
 )
 
+// A TermsError is all that is wrong with what was written about a client.
+type TermsError struct{ Faults []error }
+
+func (e *TermsError) Error() string { return errors.Join(e.Faults...).Error() }
+
 // ErrTaken says that a client of that id exists, or waits for approval.
 var ErrTaken = errors.New("a client of this id exists already")
 
@@ -143,7 +148,7 @@ func (s *Service) AddAddresses(ctx context.Context, tx pgx.Tx, clientID string, 
 	}
 	for _, uri := range slices.Concat(redirect, postLogout) {
 		if err := s.validURI(c.Type, uri); err != nil {
-			return "", fmt.Errorf("add address %q to %s: %w", uri, clientID, err)
+			return "", fmt.Errorf("add addresses to %s: %w", clientID, &TermsError{[]error{fmt.Errorf("address %q: %w", uri, err)}})
 		}
 	}
 	if !s.development {
@@ -313,7 +318,10 @@ func (s *Service) valid(n NewClient) error {
 		u, err := url.Parse(uri)
 		fault(err != nil || !u.IsAbs() || u.Host == "" || strings.Contains(uri, "#"), "resource %q: want an absolute URI without fragment", uri)
 	}
-	return errors.Join(faults...)
+	if len(faults) > 0 {
+		return &TermsError{faults}
+	}
+	return nil
 }
 
 // check reports what cannot stand in a policy.

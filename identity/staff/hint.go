@@ -25,8 +25,8 @@ func (s *Service) AddHint(ctx context.Context, tx pgx.Tx, h Hint, by string) err
 	if !slices.Contains(Roles(), h.Role) {
 		return fmt.Errorf("suggest %q: %w", h.Role, ErrBadRole)
 	}
-	if h.Group == "" {
-		return errors.New("suggest a role: want a group of the directory")
+	if h.Group == "" || h.DepartmentID != "" && !id.Valid(h.DepartmentID) {
+		return errors.New("suggest a role: want a group of the directory, and a department's id or none")
 	}
 	h.ID = id.New()
 	tag, err := tx.Exec(ctx, `

@@ -101,6 +101,7 @@ var (
 	ErrNoRole    = errors.New("the staff member has no role")
 	ErrNoSession = errors.New("no staff session")
 	ErrBadRole   = errors.New("no such role")
+	ErrOwnRole   = errors.New("nobody grants a role to themselves")
 )
 
 // An Upstream is what the directory said in a verified ID token.
@@ -206,8 +207,11 @@ func (s *Service) Grant(ctx context.Context, tx pgx.Tx, memberID string, r Role,
 	if !slices.Contains(Roles(), r.Name) {
 		return fmt.Errorf("grant %q: %w", r.Name, ErrBadRole)
 	}
-	if !id.Valid(memberID) {
+	if !id.Valid(memberID) || r.Department != "" && !id.Valid(r.Department) {
 		return fmt.Errorf("grant %s: %w", r.Name, ErrNotFound)
+	}
+	if by == memberID {
+		return fmt.Errorf("grant %s: %w", r.Name, ErrOwnRole)
 	}
 	now := s.now()
 	tag, err := tx.Exec(ctx, `
@@ -227,7 +231,7 @@ func (s *Service) Grant(ctx context.Context, tx pgx.Tx, memberID string, r Role,
 // Revoke takes a role away, at once, and ends the member's sessions: whoever has fewer
 // rights than a moment ago signs in again to see what is left.
 func (s *Service) Revoke(ctx context.Context, tx pgx.Tx, memberID string, r Role, by string) error {
-	if !id.Valid(memberID) {
+	if !id.Valid(memberID) || r.Department != "" && !id.Valid(r.Department) {
 		return fmt.Errorf("revoke %s: %w", r.Name, ErrNotFound)
 	}
 	now := s.now()
