@@ -143,7 +143,7 @@ func (h *Handler) discovery() map[string]any {
 		"jwks_uri":                              h.issuer + "/oidc/jwks",
 		"end_session_endpoint":                  h.issuer + "/oidc/logout",
 		"scopes_supported":                      provider.Scopes(),
-		"claims_supported":                      []string{"sub", "auth_time", "acr", "amr", "sid", "name", "locale", "updated_at", "email", "email_verified"},
+		"claims_supported":                      []string{"sub", "auth_time", "acr", "amr", "sid", "name", "locale", "updated_at", "email", "email_verified", "acting_for", "act"},
 		"claim_types_supported":                 []string{"normal"},
 		"response_types_supported":              []string{"code"},
 		"response_modes_supported":              []string{"query"},

@@ -17,7 +17,7 @@ func TestPages(t *testing.T) {
 	own := signInPage{Service: "Guichet", Email: "demo@example.com"}
 	asked := signInPage{
 		Form: form, Service: "Portal", Department: "Parking", FirstParty: true, Email: "demo@example.com",
-		Name: "Demo", Sees: []string{"profile", "email", "offline_access"},
+		Name: "Demo", Sees: []string{"profile", "email", "guichet:act", "offline_access"}, Contexts: []acting{{Now: true}, {ID: "x", Name: "Boulangerie Démo", Type: "business"}},
 	}
 	third, bare := asked, asked
 	third.FirstParty = false

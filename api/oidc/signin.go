@@ -11,6 +11,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/provider"
 )
 
@@ -94,6 +95,10 @@ func (h *Handler) show(w http.ResponseWriter, r *http.Request) {
 // proceed goes on after the person has proved who they are.
 func (h *Handler) proceed(w http.ResponseWriter, r *http.Request, f flow) {
 	person, ok := session.Resident(r.Context())
+	h.proceedAs(w, r, f, person, ok)
+}
+
+func (h *Handler) proceedAs(w http.ResponseWriter, r *http.Request, f flow, person identity.Person, ok bool) {
 	if !ok || person.ID != f.ResidentID || f.client == nil {
 		h.pendingFailed(w, r, provider.ErrOtherPerson)
 		return
@@ -125,7 +130,59 @@ func (h *Handler) choose(w http.ResponseWriter, r *http.Request, f flow) {
 		return
 	}
 	h.site.AllowForms(w, provider.Origin(f.request.RedirectURI))
-	h.site.Page(w, r, http.StatusOK, "oidc/choose", signInPage{Service: f.serviceName(web.Lang(r)), Name: person.Name, Email: person.Email})
+	p := signInPage{Service: f.serviceName(web.Lang(r)), Name: person.Name, Email: person.Email}
+	var err error
+	if p.Contexts, err = h.contexts(r.Context(), f, person); err != nil {
+		h.brokenPage(w, r, "list for whom a resident may act", err)
+		return
+	}
+	h.site.Page(w, r, http.StatusOK, "oidc/choose", p)
+}
+
+// acting is a choice of the pages: for whom the person goes on.
+type acting struct {
+	ID, Name string // both empty: for themselves
+	Type     string
+	Now      bool
+}
+
+// contexts lists for whom the person can go to the client, themselves first; nothing when
+// the client does not ask, or there is nobody else.
+func (h *Handler) contexts(ctx context.Context, f flow, person identity.Person) ([]acting, error) {
+	if f.client == nil || !f.request.Acts() {
+		return nil, nil
+	}
+	held, err := h.provider.Contexts(ctx, *f.client, person.ID)
+	if err != nil || len(held) == 0 {
+		return nil, err
+	}
+	list := []acting{{Now: true}}
+	for _, d := range held {
+		now := d.ID == person.ActingID
+		list = append(list, acting{ID: d.ID, Name: d.Party.Name, Type: string(d.Party.Type), Now: now})
+		list[0].Now = list[0].Now && !now
+	}
+	return list, nil
+}
+
+// actAs changes in whose name the person goes on, if the form says so. The session gets a
+// new cookie, as on every switch.
+func (h *Handler) actAs(w http.ResponseWriter, r *http.Request, form *web.Form) (person identity.Person, ok bool) {
+	if person, ok = session.Resident(r.Context()); !ok || !form.Values.Has("acting") || form.Value("acting") == person.ActingID {
+		return person, ok
+	}
+	fresh, err := h.provider.ActAs(r.Context(), person, h.sessions.ResidentToken(r), form.Value("acting"))
+	switch {
+	case errors.Is(err, delegation.ErrEnded):
+		h.site.Fail(w, r, http.StatusForbidden, "oidc.fail.acting")
+		return person, false
+	case err != nil:
+		h.pendingFailed(w, r, err)
+		return person, false
+	}
+	h.sessions.SetResident(w, fresh)
+	person.ActingID = form.Value("acting")
+	return person, true
 }
 
 // other begins the sign-in anew, for another account than the one that is signed in.
@@ -170,7 +227,13 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request) {
 	case "profile":
 		h.register(w, r, f, form)
 	case "keep":
-		h.proceed(w, r, f)
+		if _, ok := session.Resident(r.Context()); !ok {
+			h.pendingFailed(w, r, provider.ErrOtherPerson)
+			return
+		}
+		if person, ok := h.actAs(w, r, form); ok {
+			h.proceedAs(w, r, f, person, ok)
+		}
 	case "other":
 		h.other(w, r, f)
 	case "agree":
@@ -255,9 +318,12 @@ func (h *Handler) signedIn(w http.ResponseWriter, r *http.Request, f flow, in id
 }
 
 func (h *Handler) agree(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
-	person, ok := session.Resident(r.Context())
-	if !ok || f.client == nil || f.Step != identity.StepSignedIn {
+	if _, ok := session.Resident(r.Context()); !ok || f.client == nil || f.Step != identity.StepSignedIn {
 		h.pendingFailed(w, r, provider.ErrOtherPerson)
+		return
+	}
+	person, ok := h.actAs(w, r, form)
+	if !ok {
 		return
 	}
 	agreed := append([]string{provider.ScopeOpenID}, form.Values["scope"]...)
@@ -312,6 +378,7 @@ type signInPage struct {
 	Email      string
 	Name       string
 	Sees       []string // scopes beyond openid
+	Contexts   []acting // for whom they could go on; nil: nobody asks, or there is nobody
 }
 
 func (f flow) serviceName(lang string) string {
@@ -338,6 +405,13 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flo
 	}[f.Step]
 	if person, ok := session.Resident(r.Context()); ok {
 		p.Name = person.Name
+		if f.Step == identity.StepSignedIn {
+			var err error
+			if p.Contexts, err = h.contexts(r.Context(), f, person); err != nil {
+				h.brokenPage(w, r, "list for whom a resident may act", err)
+				return
+			}
+		}
 	}
 	h.site.Page(w, r, status, name, p)
 }

@@ -28,6 +28,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/provider"
 	"guichet/identity/staff"
 	"guichet/internal/id"
@@ -63,6 +64,7 @@ type world struct {
 	mail     *mailbox
 	provider *provider.Service
 	people   *identity.Service
+	acting   *delegation.Service
 	staff    *staff.Service
 	log      *lockedBuffer
 
@@ -128,7 +130,9 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 	}
 	w.people, err = identity.New(t.Context(), w.db, people)
 	must(t, err)
-	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: srv.URL, Now: w.clock, Master: master, Development: true})
+	w.acting, err = delegation.New(t.Context(), w.db, delegation.Config{People: w.people, Mail: &mailbox{}, Master: master, Now: w.clock, BaseURL: srv.URL})
+	must(t, err)
+	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: srv.URL, Now: w.clock, Master: master, Acting: w.acting, Development: true})
 	must(t, err)
 	must(t, w.provider.TendKeys(t.Context()))
 	w.staff = staff.New(w.db, staff.Config{Now: w.clock, Alarm: []string{"duty@city.example"}, Mail: w.mail, People: w.people, Suggest: map[string][]staff.Suggestion{
@@ -136,7 +140,7 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 		"guichet-department-parking": {{Role: staff.Department, DepartmentCode: "parking"}},
 	}})
 	site := web.New(web.Options{BaseURL: srv.URL, Dev: true, Log: log, Viewer: session.Viewer})
-	sessions, err := session.New(session.Options{BaseURL: srv.URL, Residents: w.people, Staff: w.staff, Site: site, Log: log})
+	sessions, err := session.New(session.Options{BaseURL: srv.URL, Residents: w.people, Staff: w.staff, Acting: w.acting, Site: site, Log: log})
 	must(t, err)
 	o.Provider, o.People, o.Staff, o.Sessions, o.Site = w.provider, w.people, w.staff, sessions, site
 	h, err := oidc.New(o)

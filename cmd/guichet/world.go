@@ -145,7 +145,7 @@ func (w *world) openRooms(ctx context.Context) error {
 		return err
 	}
 	w.provider, err = provider.New(ctx, w.db, w.people, provider.Config{
-		Issuer: w.cfg.BaseURL, Now: w.clock.Now, Master: w.key,
+		Issuer: w.cfg.BaseURL, Now: w.clock.Now, Master: w.key, Acting: w.acting,
 		Development: w.cfg.Env != config.Production,
 	})
 	if err != nil {

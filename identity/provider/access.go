@@ -30,18 +30,20 @@ type Access struct {
 	JKT        string // the key it is bound to; "" for none
 	DPoP       DPoPPolicy
 	claims     []string
+	department string // id, of the client
+	acting     string // the right under which the person acts; "" for none
 }
 
-const accessSQL = `
-select g.resident_id, g.client_id, g.sub, t.scopes, g.acr, g.signed_in_at, coalesce(t.jkt, ''), coalesce(c.policy->>'dpop', ''), g.info_claims
+var accessSQL = `
+select g.resident_id, g.client_id, c.department_id, coalesce(g.acting_id::text, ''), g.sub, t.scopes, g.acr, g.signed_in_at, coalesce(t.jkt, ''), coalesce(c.policy->>'dpop', ''), g.info_claims
 from identity.access_token t
-join identity.client_grant g on g.id = t.grant_id and g.revoked_at is null
+join identity.client_grant g on g.id = t.grant_id and g.revoked_at is null and ` + grantLive("$2") + `
 join identity.client c on c.id = g.client_id and c.state = 'active'
 join identity.resident r on r.id = g.resident_id and r.state = 'active'
 where t.hash = $1 and t.expires_at > $2 and $3 = any (t.audience)`
 
 func (a *Access) scan(row pgx.Row) error {
-	return row.Scan(&a.ResidentID, &a.ClientID, &a.Sub, &a.Scopes, &a.ACR, &a.SignedInAt, &a.JKT, &a.DPoP, &a.claims)
+	return row.Scan(&a.ResidentID, &a.ClientID, &a.department, &a.acting, &a.Sub, &a.Scopes, &a.ACR, &a.SignedInAt, &a.JKT, &a.DPoP, &a.claims)
 }
 
 // Access returns what a token proves at the resource named audience (the issuer for
@@ -86,6 +88,9 @@ func (s *Service) Userinfo(ctx context.Context, token string, p Presented) (map[
 	}
 	claims := someClaims(r, a.Scopes, a.claims)
 	claims["sub"] = a.Sub
+	if err := s.addActing(ctx, claims, actingClaims{right: a.acting, resident: a.ResidentID, sub: a.Sub, department: a.department, scopes: a.Scopes}); err != nil {
+		return nil, err
+	}
 	return claims, nil
 }
 
@@ -98,14 +103,14 @@ func (s *Service) Introspect(ctx context.Context, c Client, token string) (map[s
 		return inactive, nil
 	}
 	var t struct {
-		resident, client, department, sub, jkt string
-		scopes, audience                       []string
-		created, expires, signedIn             time.Time
-		acr                                    int
-		access                                 bool
+		resident, client, department, sub, jkt, acting string
+		scopes, audience                               []string
+		created, expires, signedIn                     time.Time
+		acr                                            int
+		access                                         bool
 	}
 	err := s.db.QueryRow(ctx, introspectSQL, id.Hash(token), s.now(), c.ID, list(c.Serves)).
-		Scan(&t.resident, &t.client, &t.department, &t.sub, &t.scopes, &t.audience, &t.acr, &t.signedIn, &t.created, &t.expires, &t.jkt, &t.access)
+		Scan(&t.resident, &t.client, &t.department, &t.sub, &t.scopes, &t.audience, &t.acr, &t.signedIn, &t.created, &t.expires, &t.jkt, &t.access, &t.acting)
 	if isNone(err) {
 		return inactive, nil
 	}
@@ -124,6 +129,11 @@ func (s *Service) Introspect(ctx context.Context, c Client, token string) (map[s
 	if t.access {
 		answer["aud"], answer["token_type"] = t.audience, "Bearer"
 	}
+	if err := s.addActing(ctx, answer, actingClaims{right: t.acting, resident: t.resident, sub: t.sub, department: c.DepartmentID, scopes: t.scopes}); errors.Is(err, ErrToken) {
+		return inactive, nil
+	} else if err != nil {
+		return nil, err
+	}
 	if t.jkt != "" {
 		answer["cnf"] = map[string]any{"jkt": t.jkt}
 		if t.access {
@@ -133,8 +143,8 @@ func (s *Service) Introspect(ctx context.Context, c Client, token string) (map[s
 	return answer, nil
 }
 
-const introspectSQL = `
-select g.resident_id, g.client_id, c.department_id, g.sub, coalesce(t.scopes, g.scopes), t.audience, g.acr, g.signed_in_at, t.created_at, t.expires_at, coalesce(t.jkt, ''), t.access
+var introspectSQL = `
+select g.resident_id, g.client_id, c.department_id, g.sub, coalesce(t.scopes, g.scopes), t.audience, g.acr, g.signed_in_at, t.created_at, t.expires_at, coalesce(t.jkt, ''), t.access, coalesce(g.acting_id::text, '')
 from (
 	select a.grant_id, a.scopes, a.audience, a.created_at, a.expires_at, a.jkt, true as access
 	from identity.access_token a where a.hash = $1
@@ -142,7 +152,7 @@ from (
 	select f.grant_id, null::text[], '{}', f.created_at, f.expires_at, f.jkt, false
 	from identity.refresh_token f where f.hash = $1 and f.spent_at is null
 ) t
-join identity.client_grant g on g.id = t.grant_id and g.revoked_at is null
+join identity.client_grant g on g.id = t.grant_id and g.revoked_at is null and ` + grantLive("$2") + `
 join identity.client c on c.id = g.client_id and c.state = 'active'
 join identity.resident r on r.id = g.resident_id and r.state = 'active'
 where t.expires_at > $2 and (g.client_id = $3 or t.access and t.audience && $4)`

@@ -109,7 +109,7 @@ func (s *Service) issue(ctx context.Context, q querier, c Client, r Request, per
 			"id": id.New(), "scopes": r.Scopes, "resources": r.Resources, "nonce": r.Nonce,
 			"acr": r.stated(person.ACR), "amr": person.AMR, "signed_in": person.SignedInAt, "redirect": r.RedirectURI,
 			"challenge": r.Challenge, "hash": id.Hash(code), "expires": now.Add(codeLife), "jkt": r.JKT,
-			"id_claims": list(r.IDClaims), "info_claims": list(r.InfoClaims),
+			"id_claims": list(r.IDClaims), "info_claims": list(r.InfoClaims), "acting": r.acting(person),
 		}).Scan(nil)
 		if err == nil {
 			return Reply{RedirectURI: r.RedirectURI, State: r.State, Code: code}, nil
@@ -132,8 +132,11 @@ func list(l []string) []string {
 const issueSQL = `
 with ` + subjectSQL + `, ` + sidSQL + `
 insert into identity.client_grant (id, client_id, resident_id, session_id, sid, sub, scopes, resources, nonce,
-	acr, amr, signed_in_at, redirect_uri, challenge, code_hash, code_expires_at, created_at, jkt, id_claims, info_claims, ends_at)
+	acr, amr, signed_in_at, redirect_uri, challenge, code_hash, code_expires_at, created_at, jkt, id_claims, info_claims, ends_at, acting_id)
 select @id, @client, @resident, @session, named_session.sid, subject.sub, @scopes, @resources, nullif(@nonce, ''),
-	@acr, @amr, @signed_in, @redirect, nullif(@challenge, ''), @hash, @expires, @now, nullif(@jkt, ''), @id_claims, @info_claims, @expires
+	@acr, @amr, @signed_in, @redirect, nullif(@challenge, ''), @hash, @expires, @now, nullif(@jkt, ''), @id_claims, @info_claims, @expires,
+	(select d.id from identity.delegation d join department.department o on o.id = @department
+		where d.id = nullif(@acting, '')::uuid and d.delegate_id = @resident and (d.departments = '{}' or o.code = any (d.departments))
+			and identity.delegation_live(d.id, (@now::timestamptz at time zone 'America/Toronto')::date))
 from subject, named_session
 returning id`

@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/internal/keyed"
 	"guichet/internal/seal"
 )
@@ -19,6 +20,7 @@ type Config struct {
 	Issuer string // the configured one, never read from a request
 	Now    func() time.Time
 	Master *seal.Key
+	Acting *delegation.Service // nil: nobody acts for anybody
 	// Development lets web clients register http addresses on loopback, and lets changes of
 	// addresses take effect without a second person.
 	Development bool
@@ -32,6 +34,7 @@ type Service struct {
 	now         func() time.Time
 	master      *seal.Key
 	development bool
+	acting      *delegation.Service
 	pairwise    *keyed.Hasher // makes subjects from now on; those made before are stored
 	refresh     *keyed.Hasher // makes the successors of refresh tokens
 	short       *keyed.Hasher // user codes of devices are found by its hashes; makes nonces for proofs
@@ -41,7 +44,7 @@ type Service struct {
 // New opens the provider on a migrated database. TendKeys must have run once before
 // the first token is signed.
 func New(ctx context.Context, db *pgxpool.Pool, people *identity.Service, c Config) (*Service, error) {
-	s := &Service{db: db, people: people, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development}
+	s := &Service{db: db, people: people, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development, acting: c.Acting}
 	for purpose, hasher := range map[string]**keyed.Hasher{"identity.pairwise": &s.pairwise, "identity.refresh": &s.refresh, "identity.short": &s.short} {
 		var err error
 		if *hasher, err = keyed.Load(ctx, db, c.Master, purpose); err != nil {
@@ -69,10 +72,13 @@ const (
 	ScopeProfile = "profile"
 	ScopeEmail   = "email"
 	ScopeOffline = "offline_access" // refresh tokens
+	ScopeAct     = "guichet:act"    // for whom the person acts
 )
 
 // Scopes lists every scope there is, in the order of discovery.
-func Scopes() []string { return []string{ScopeOpenID, ScopeProfile, ScopeEmail, ScopeOffline} }
+func Scopes() []string {
+	return []string{ScopeOpenID, ScopeProfile, ScopeEmail, ScopeOffline, ScopeAct}
+}
 
 // A querier is a pool or a transaction.
 type querier interface {

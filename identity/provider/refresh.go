@@ -81,11 +81,11 @@ func (s *Service) Refresh(ctx context.Context, c Client, x Renewal) (Tokens, err
 
 // refreshSQL spends a token and stores its successor. Two at once take turns on the
 // row of the token; the second finds it spent a moment ago and adds no successor.
-const refreshSQL = `
+var refreshSQL = `
 with spent as (
 	update identity.refresh_token r set spent_at = coalesce(r.spent_at, @now)
 	from identity.client_grant g
-	where r.hash = @hash and g.id = r.grant_id and g.client_id = @client and g.revoked_at is null
+	where r.hash = @hash and g.id = r.grant_id and g.client_id = @client and g.revoked_at is null and ` + grantLive("@now") + `
 		and r.expires_at > @now and (r.jkt is null or r.jkt = @jkt)
 		and (r.spent_at is null or r.spent_at > @late)
 		and not exists (
@@ -95,7 +95,7 @@ with spent as (
 		and exists (select from identity.resident p where p.id = g.resident_id and p.state = 'active')
 	returning r.grant_id, r.generation, r.jkt),
 g as (
-	select g.id, g.client_id, g.resident_id, g.sid, g.sub, g.nonce, g.acr, g.amr, g.signed_in_at, g.id_claims, g.resources, g.ends_at,
+	select g.id, g.client_id, g.resident_id, g.sid, g.sub, g.nonce, g.acr, g.amr, g.signed_in_at, g.id_claims, g.resources, g.ends_at, g.acting_id,
 		case when cardinality(@scopes::text[]) > 0 then @scopes::text[] else g.scopes end as scopes
 	from identity.client_grant g join spent on spent.grant_id = g.id),
 successor as (

@@ -79,14 +79,14 @@ func (s *Service) Redeem(ctx context.Context, c Client, x Exchange) (Tokens, err
 
 // redeemSQL consumes a code and stores what it becomes, in one statement: of any number
 // of simultaneous uses one gets a row.
-const redeemSQL = `
+var redeemSQL = `
 with g as (
 	update identity.client_grant g set code_used_at = @now,
 		ends_at = case when @refreshes and 'offline_access' = any (g.scopes) then @ends else g.ends_at end,
 		scopes = case when @refreshes then g.scopes else array_remove(g.scopes, 'offline_access') end
 	where code_hash = @code and client_id = @client and redirect_uri = @redirect and challenge is not distinct from nullif(@challenge, '')
 		and (g.jkt is null or g.jkt = @jkt) and @resources::text[] <@ g.resources
-		and code_used_at is null and code_expires_at > @now and revoked_at is null
+		and code_used_at is null and code_expires_at > @now and revoked_at is null and ` + grantLive("@now") + `
 		and exists (select from identity.resident r where r.id = g.resident_id and r.state = 'active')
 	returning *),
 first as (
@@ -105,8 +105,9 @@ token as (
 	from g
 	returning audience),
 noted as (
-	insert into ops.audit (at, action, object_type, object_id, subject, actor, actor_kind, channel, network, request_id, details)
+	insert into ops.audit (at, action, object_type, object_id, subject, actor, actor_kind, channel, network, request_id, on_behalf_of, details)
 	select @now, @action, 'grant', g.id::text, g.resident_id::text, @actor, @actor_kind, @channel, @from, @request_id,
+		coalesce((select d.party_id::text from identity.delegation d where d.id = g.acting_id), ''),
 		jsonb_build_object('client', g.client_id, 'scopes', g.scopes, 'audience', token.audience, 'acr', g.acr)
 	from g, token)
 select g.id, g.resident_id, g.sid, g.sub, g.nonce, g.scopes, g.acr, g.amr, g.signed_in_at, g.id_claims, coalesce(k.kid, '')
