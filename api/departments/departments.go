@@ -71,8 +71,9 @@ const (
 
 // API serves the department API.
 type API struct {
-	p    Parts
-	huma huma.API
+	p           Parts
+	huma        huma.API
+	entrySchema *huma.Schema // of a NewEntry
 }
 
 // New adds the API's routes to a router, below Prefix.

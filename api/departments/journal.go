@@ -28,8 +28,11 @@ const (
 )
 
 func (a *API) journalRoutes() {
-	register(a, post("create-journal-entry", "/journal-entries", "Record a journal entry",
-		"It is in the books when the answer comes. Lines are signed cents, debits above zero, and sum to zero.", http.StatusCreated), a.createEntry)
+	single := post("create-journal-entry", "/journal-entries", "Record a journal entry",
+		"It is in the books when the answer comes. Lines are signed cents, debits above zero, and sum to zero.", http.StatusCreated)
+	a.describeEntry(&single)
+	register(a, single, a.createEntry)
+	delete(single.RequestBody.Content, "application/octet-stream") // what the library says of raw bodies
 	batch := post("create-journal-entries", "/journal-entries/batch", "Record many journal entries",
 		"Up to 1,000, as a JSON array or as JSON Lines. Each has an idempotency_key of its own, in the same series as the keys of single entries.", http.StatusOK)
 	batch.MaxBodyBytes = BatchBody
@@ -108,7 +111,7 @@ type JournalEntry struct {
 
 type createEntryRequest struct {
 	EntryKey
-	Body NewEntry
+	RawBody []byte // a NewEntry, see readEntry
 }
 
 type recordedAnswer struct {
@@ -117,7 +120,11 @@ type recordedAnswer struct {
 }
 
 func (a *API) createEntry(ctx context.Context, in *createEntryRequest) (*recordedAnswer, error) {
-	e, fault := newEntry(caller(ctx), in.Key, &in.Body, "body")
+	asked, fault := a.readEntry(in.RawBody)
+	if fault != nil {
+		return nil, fault
+	}
+	e, fault := newEntry(caller(ctx), in.Key, asked, "body")
 	if fault != nil {
 		return nil, fault
 	}

@@ -228,7 +228,28 @@ func periodic() []*river.PeriodicJob {
 			return args, &river.InsertOpts{MaxAttempts: 1} // the next time is the next try
 		}, &river.PeriodicJobOpts{RunOnStart: true})
 	}
-	return []*river.PeriodicJob{every(20*time.Second, payments.SweepArgs{}), every(time.Hour, housekeepingArgs{}), reconcile.Periodic()}
+	return []*river.PeriodicJob{every(20*time.Second, payments.SweepArgs{}), every(time.Minute, expireHoldsArgs{}), every(time.Hour, housekeepingArgs{}), reconcile.Periodic()}
+}
+
+// expireHoldsArgs is the job that frees holds of the ledger whose time is over.
+type expireHoldsArgs struct{}
+
+// Kind names the job. It is stored with queued jobs: never change it.
+func (expireHoldsArgs) Kind() string { return "ledger.expire_holds" }
+
+// expireHolds frees what is over, some at a time: each transaction is short.
+func (w *world) expireHolds(ctx context.Context) error {
+	const some = 200
+	for {
+		var freed int
+		err := pgx.BeginFunc(ctx, w.db, func(tx pgx.Tx) (err error) {
+			freed, err = w.books.ExpireHolds(ctx, tx, some)
+			return err
+		})
+		if err != nil || freed < some {
+			return err
+		}
+	}
 }
 
 // housekeepingArgs is the job that deletes what has expired, tends the keys, and ends

@@ -264,6 +264,7 @@ func (w *world) workers() (*river.Workers, error) {
 	all := river.NewWorkers()
 	w.depts.AddWorkers(all)
 	river.AddWorker(all, river.WorkFunc(func(ctx context.Context, _ *river.Job[housekeepingArgs]) error { return w.housekeep(ctx) }))
+	river.AddWorker(all, river.WorkFunc(func(ctx context.Context, _ *river.Job[expireHoldsArgs]) error { return w.expireHolds(ctx) }))
 	w.payments.AddWorkers(all)
 	reconcile.AddWorkers(all, w.nightly)
 	err := w.outbox.AddWorkers(all, mail.SMTP{
