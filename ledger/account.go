@@ -253,6 +253,27 @@ func (b *Books) Account(ctx context.Context, q Querier, path string) (Account, e
 	return a, nil
 }
 
+// AccountsOf returns the accounts of an entry's lines, by path.
+func (b *Books) AccountsOf(ctx context.Context, q Querier, e Entry) (map[string]Account, error) {
+	paths := make([]string, len(e.Lines))
+	for i, l := range e.Lines {
+		paths[i] = l.Account
+	}
+	rows, err := q.Query(ctx, `select `+accountColumns+` from ledger.account where path = any($1)`, paths)
+	if err != nil {
+		return nil, fmt.Errorf("read accounts of entry %s: %w", e.ID, err)
+	}
+	list, err := pgx.CollectRows(rows, scanAccount)
+	if err != nil {
+		return nil, fmt.Errorf("read accounts of entry %s: %w", e.ID, err)
+	}
+	accounts := map[string]Account{}
+	for _, a := range list {
+		accounts[a.Path] = a
+	}
+	return accounts, nil
+}
+
 // Accounts returns up to limit accounts in order of path, after the given one.
 func (b *Books) Accounts(ctx context.Context, q Querier, after string, limit int) ([]Account, error) {
 	rows, err := q.Query(ctx, `select `+accountColumns+` from ledger.account where path > $1 order by path limit $2`, after, limit)

@@ -18,6 +18,7 @@ import (
 type AsOf struct {
 	On      clock.Date // zero: whatever the date
 	KnownAt time.Time  // zero: now, with what is not posted yet
+	Sealed  *int64     // instead of KnownAt: what the first so many entries of the log say
 }
 
 // forever is past every effective date.
@@ -29,8 +30,8 @@ func (b *Books) arguments(ctx context.Context, q Querier, at AsOf) (on time.Time
 	if at.On == (clock.Date{}) {
 		at.On = forever
 	}
-	if at.KnownAt.IsZero() {
-		return at.On.Time(), nil, nil
+	if at.Sealed != nil || at.KnownAt.IsZero() {
+		return at.On.Time(), at.Sealed, nil
 	}
 	n, err := b.SizeAt(ctx, q, at.KnownAt)
 	return at.On.Time(), &n, err
@@ -73,13 +74,27 @@ func (b *Books) TrialBalanceAsOf(ctx context.Context, q Querier, at AsOf) ([]Tri
 	if err != nil {
 		return nil, err
 	}
-	rows, err := q.Query(ctx, `select `+accountColumns+`, debits, credits from (`+totals+`) t where debits <> 0 or credits <> 0 order by path`, on, size)
+	return readTrial(ctx, q, at.On, `select `+accountColumns+`, debits, credits from (`+totals+`) t where debits <> 0 or credits <> 0 order by path`, on, size)
+}
+
+// AccountTotals returns every account, moved or not, in order of path, with what it
+// holds as of then.
+func (b *Books) AccountTotals(ctx context.Context, q Querier, at AsOf) ([]TrialLine, error) {
+	on, size, err := b.arguments(ctx, q, at)
 	if err != nil {
-		return nil, fmt.Errorf("read trial balance of %s: %w", at.On, err)
+		return nil, err
+	}
+	return readTrial(ctx, q, at.On, `select `+accountColumns+`, debits, credits from (`+totals+`) t order by path`, on, size)
+}
+
+func readTrial(ctx context.Context, q Querier, on clock.Date, sql string, args ...any) ([]TrialLine, error) {
+	rows, err := q.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, fmt.Errorf("read trial balance of %s: %w", on, err)
 	}
 	list, err := pgx.CollectRows(rows, scanTrial)
 	if err != nil {
-		return nil, fmt.Errorf("read trial balance of %s: %w", at.On, err)
+		return nil, fmt.Errorf("read trial balance of %s: %w", on, err)
 	}
 	return list, nil
 }

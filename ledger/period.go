@@ -154,6 +154,48 @@ func (b *Books) FrozenTrial(ctx context.Context, q Querier, day clock.Date) ([]T
 	return list, hash, nil
 }
 
+// CheckFrozen returns the hash under which a closed month was frozen, and the hash of
+// what its days say now: they are the same for good. ErrNotFound: the month is not closed.
+func (b *Books) CheckFrozen(ctx context.Context, q Querier, day clock.Date) (frozen, now []byte, err error) {
+	first := monthOf(day)
+	if _, frozen, err = b.FrozenTrial(ctx, q, first); err != nil {
+		return nil, nil, err
+	}
+	trial, err := readTrial(ctx, q, lastDay(first), `select `+accountColumns+`, t.debits, t.credits
+		from ledger.account a join (
+			select x.account_id, sum(x.debits)::bigint as debits, sum(x.credits)::bigint as credits from (
+				select account_id, debits, credits from ledger.account_day where effective_on <= $1
+				union all
+				select l.id, greatest(l.amount, 0), greatest(-l.amount, 0)
+				from ledger.unposted u cross join lateral unnest(u.accounts, u.amounts) as l(id, amount) where u.effective_on <= $1
+			) x group by 1
+		) t on t.account_id = a.id where t.debits <> 0 or t.credits <> 0 order by path`, lastDay(first).Time())
+	if err != nil {
+		return nil, nil, err
+	}
+	hash := trialHash(first, trial)
+	return frozen, hash[:], nil
+}
+
+// PeriodOf returns the month of a date. One that was never touched is open, unless a
+// later one is closed.
+func (b *Books) PeriodOf(ctx context.Context, q Querier, day clock.Date) (Period, error) {
+	p := Period{Month: monthOf(day), State: PeriodOpen}
+	var later bool
+	err := q.QueryRow(ctx, `
+		select coalesce(p.state, 'open'), coalesce(p.changed_at, 'epoch'), p.trial_hash,
+			exists (select from ledger.period l where l.month > $1 and l.state = 'closed')
+		from (select $1::date as month) m left join ledger.period p using (month)`, p.Month.Time()).Scan(&p.State, &p.ChangedAt, &p.TrialHash, &later)
+	if err != nil {
+		return p, fmt.Errorf("read period %s: %w", month(p.Month), err)
+	}
+	if later {
+		p.State = PeriodClosed
+	}
+	p.ChangedAt = p.ChangedAt.UTC()
+	return p, nil
+}
+
 // Periods returns up to limit months that were ever touched, newest first.
 func (b *Books) Periods(ctx context.Context, q Querier, limit int) ([]Period, error) {
 	rows, err := q.Query(ctx, `select month, state, changed_at, trial_hash from ledger.period order by month desc limit $1`, limit)

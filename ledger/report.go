@@ -56,56 +56,36 @@ func (b *Books) statementBetween(ctx context.Context, tx pgx.Tx, s StatementQuer
 	if s.Limit < 1 {
 		return out, fmt.Errorf("pages of %d lines: %w", s.Limit, ErrInvalid)
 	}
-	if s.From == (clock.Date{}) {
-		s.From = clock.Date{Year: 1900, Month: time.January, Day: 1}
-	}
-	if s.To == (clock.Date{}) {
-		s.To = forever
-	}
+	s.From, s.To = span(s.From, s.To)
 	if out.Account, err = b.Account(ctx, tx, s.Path); err != nil {
 		return out, err
 	}
-	if out.Opening, err = b.BalanceAsOf(ctx, tx, s.Path, AsOf{s.From.AddDays(-1), s.KnownAt}); err != nil {
+	if out.Opening, err = b.BalanceAsOf(ctx, tx, s.Path, AsOf{On: s.From.AddDays(-1), KnownAt: s.KnownAt}); err != nil {
 		return out, err
 	}
-	if out.Closing, err = b.BalanceAsOf(ctx, tx, s.Path, AsOf{s.To, s.KnownAt}); err != nil {
+	if out.Closing, err = b.BalanceAsOf(ctx, tx, s.Path, AsOf{On: s.To, KnownAt: s.KnownAt}); err != nil {
 		return out, err
 	}
 	balance := out.Opening
 	if s.After == (Place{}) {
-		s.After.On = s.From
-	} else if balance, err = b.BalanceAsOf(ctx, tx, s.Path, AsOf{s.After.On.AddDays(-1), s.KnownAt}); err != nil {
+		s.After.On = s.From // numbers begin with 1
+	} else if balance, err = b.BalanceAsOf(ctx, tx, s.Path, AsOf{On: s.After.On.AddDays(-1), KnownAt: s.KnownAt}); err != nil {
 		return out, err
 	}
-	_, size, err := b.arguments(ctx, tx, AsOf{s.To, s.KnownAt})
+	_, size, err := b.arguments(ctx, tx, AsOf{On: s.To, KnownAt: s.KnownAt})
 	if err != nil {
 		return out, err
 	}
 	var before money.Amount // lines of the page's first day that came on the page before
-	if err := tx.QueryRow(ctx, datedLines+` select coalesce(sum(amount), 0)::bigint from lines where effective_on = $3 and seq <= $4 and $5::date is not null`,
-		s.Path, size, s.After.On.Time(), s.After.Seq, s.To.Time()).Scan(&before); err != nil {
+	if err := tx.QueryRow(ctx, linesBefore, s.Path, size, s.After.On.Time(), s.After.Seq).Scan(&before); err != nil {
 		return out, err
 	}
 	balance += before
-	rows, err := tx.Query(ctx, datedLines+`
-		, page as (select * from lines where (effective_on, seq) > ($3::date, $4::bigint) order by effective_on, seq limit $6)
-		select p.seq, e.id, e.kind, e.effective_on, e.recorded_at, e.description, e.source_type, e.source_id, p.amount
-		from page p join ledger.journal_entry e on e.id = p.entry_id order by p.effective_on, p.seq`,
-		s.Path, size, s.After.On.Time(), s.After.Seq, s.To.Time(), s.Limit+1)
+	rows, err := tx.Query(ctx, datedLines, s.Path, size, s.After.On.Time(), s.After.Seq, s.To.Time(), s.Limit+1)
 	if err != nil {
 		return out, err
 	}
-	out.Lines, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (StatementLine, error) {
-		var (
-			l         StatementLine
-			effective time.Time
-		)
-		err := row.Scan(&l.Seq, &l.EntryID, &l.Kind, &effective, &l.RecordedAt, &l.Description, &l.SourceType, &l.SourceID, &l.Amount)
-		balance += l.Amount
-		l.EffectiveOn, l.RecordedAt, l.Balance = clock.FromTime(effective), l.RecordedAt.UTC(), balance
-		return l, err
-	})
-	if err != nil {
+	if out.Lines, err = pgx.CollectRows(rows, scanDated); err != nil {
 		return out, err
 	}
 	if len(out.Lines) > s.Limit {
@@ -114,29 +94,76 @@ func (b *Books) statementBetween(ctx context.Context, tx pgx.Tx, s StatementQuer
 		out.Next = Place{last.EffectiveOn, last.Seq}
 	}
 	for i := range out.Lines {
-		if out.Lines[i].Seq >= waitingSeq {
-			out.Lines[i].Seq = 0
+		l := &out.Lines[i]
+		balance += l.Amount
+		l.Balance = balance
+		if l.Seq >= waitingSeq {
+			l.Seq = 0
 		}
 	}
 	return out, nil
 }
 
+// span fills in what is open of two dates.
+func span(from, to clock.Date) (clock.Date, clock.Date) {
+	if from == (clock.Date{}) {
+		from = clock.Date{Year: 1900, Month: time.January, Day: 1}
+	}
+	if to == (clock.Date{}) {
+		to = forever
+	}
+	return from, to
+}
+
+func scanDated(row pgx.CollectableRow) (StatementLine, error) {
+	var (
+		l         StatementLine
+		effective time.Time
+	)
+	err := row.Scan(&l.Seq, &l.EntryID, &l.Kind, &effective, &l.RecordedAt, &l.Description, &l.SourceType, &l.SourceID, &l.Amount)
+	l.EffectiveOn, l.RecordedAt = clock.FromTime(effective), l.RecordedAt.UTC()
+	return l, err
+}
+
 // waitingSeq is where the places of lines begin that have no number yet.
 const waitingSeq = 1 << 62
 
-// datedLines are the lines of account $1 from date $3 to $5: posted (only those known by
-// size $2, when given) and, asked about now, waiting.
-var datedLines = fmt.Sprintf(`
+// datedAccount is account $1 with the number of its last line known by size $2 (null: now),
+// and the lines that wait when asked about now.
+var datedAccount = fmt.Sprintf(`
 with account as materialized (
-	select id, case when $2::bigint is null then %d else ledger.seq_at(id, $2) end as known from ledger.account where path = $1
-), lines as (
-	select p.effective_on, p.seq, p.entry_id, p.amount from account a, ledger.posting p
-	where p.account_id = a.id and p.effective_on >= $3::date and p.effective_on <= $5::date and p.seq <= a.known
-	union all
-	select u.effective_on, %d + row_number() over (order by u.entry_id, l.line), u.entry_id, l.amount
+	select id, case when $2::bigint is null then %[1]d else ledger.seq_at(id, $2) end as known from ledger.account where path = $1
+), waiting as (
+	select u.effective_on, %[1]d + row_number() over (order by u.entry_id, l.line) as seq, u.entry_id, l.amount
 	from account a, ledger.unposted u cross join lateral unnest(u.accounts, u.amounts) with ordinality as l(id, amount, line)
-	where $2::bigint is null and l.id = a.id and u.effective_on >= $3::date and u.effective_on <= $5::date
-)`, int64(1)<<62, int64(waitingSeq))
+	where $2::bigint is null and u.accounts @> array[a.id] and l.id = a.id
+)`, int64(waitingSeq))
+
+// datedLines are up to $6 lines after place ($3, $4) up to date $5. Those posted are
+// taken off their index: however many there are, a page reads no more than a page.
+var datedLines = datedAccount + `
+, posted as (
+	select p.effective_on, p.seq, p.entry_id, p.amount from ledger.posting p
+	where p.account_id = (select id from account) and (p.effective_on, p.seq) > ($3::date, $4::bigint)
+		and p.effective_on <= $5::date and p.seq <= (select known from account)
+	order by p.effective_on, p.seq limit $6
+), page as (
+	select * from posted
+	union all
+	select * from waiting where (effective_on, seq) > ($3::date, $4::bigint) and effective_on <= $5::date
+	order by effective_on, seq limit $6
+)
+select p.seq, e.id, e.kind, e.effective_on, e.recorded_at, e.description, e.source_type, e.source_id, p.amount
+from page p join ledger.journal_entry e on e.id = p.entry_id order by p.effective_on, p.seq`
+
+// linesBefore sums up the lines of day $3 up to place $4.
+var linesBefore = datedAccount + `
+select coalesce(sum(amount), 0)::bigint from (
+	select p.amount from ledger.posting p
+	where p.account_id = (select id from account) and p.effective_on = $3::date and p.seq <= least($4::bigint, (select known from account))
+	union all
+	select amount from waiting where effective_on = $3::date and seq <= $4::bigint
+) before`
 
 // An ActivityQuery asks for totals by any of the dimensions.
 type ActivityQuery struct {
@@ -156,6 +183,28 @@ type ActivityLine struct {
 	Credits    money.Amount
 }
 
+// Groupings are the names that an ActivityQuery may ask for, in their order.
+func Groupings() []string {
+	names := make([]string, len(activityColumns))
+	for i, c := range activityColumns {
+		names[i] = c.name
+	}
+	return names
+}
+
+// Value is what a group has in common under one of the names.
+func (l ActivityLine) Value(by string) string {
+	if by == "account" {
+		return l.Account
+	}
+	for i, c := range activityColumns[1:] {
+		if c.name == by {
+			return l.Dimensions.fields()[i]
+		}
+	}
+	return ""
+}
+
 // activityColumns are the names an ActivityQuery may ask for, with their columns.
 var activityColumns = []struct{ name, column string }{
 	{"account", "a.path"},
@@ -171,12 +220,7 @@ var activityColumns = []struct{ name, column string }{
 // Activity returns what moved between two dates, by group in order, out of the day
 // buckets and what waits to be posted: postings are not read.
 func (b *Books) Activity(ctx context.Context, q Querier, a ActivityQuery) ([]ActivityLine, error) {
-	if a.From == (clock.Date{}) {
-		a.From = clock.Date{Year: 1900, Month: time.January, Day: 1}
-	}
-	if a.To == (clock.Date{}) {
-		a.To = forever
-	}
+	a.From, a.To = span(a.From, a.To)
 	columns := make([]string, len(activityColumns))
 	known := 0
 	for i, c := range activityColumns {

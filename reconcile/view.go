@@ -265,6 +265,7 @@ type LineFilter struct {
 type LineRow struct {
 	BankLine
 	StatementID string
+	Currency    string
 	PayoutState PayoutState // of the payout that explains it
 	Rule        string
 	ExceptionID string // that is open about it; empty: none
@@ -280,7 +281,7 @@ func ListBankLines(ctx context.Context, q Querier, f LineFilter, p Page) ([]Line
 	}
 	rows, err := q.Query(ctx, `
 		select l.id, s.number, l.number, l.amount_cents, l.booked_on, l.value_on, l.refs, l.code, l.text, coalesce(m.payout_id, ''),
-			l.statement_id, coalesce(o.state, ''), coalesce(m.rule, ''), coalesce(e.id::text, '')
+			l.statement_id, s.currency, coalesce(o.state, ''), coalesce(m.rule, ''), coalesce(e.id::text, '')
 		from reconcile.bank_line l join reconcile.statement s on s.id = l.statement_id
 		left join reconcile.payout_match m on m.bank_line_id = l.id
 		left join reconcile.payout o on o.id = m.payout_id
@@ -295,7 +296,7 @@ func ListBankLines(ctx context.Context, q Querier, f LineFilter, p Page) ([]Line
 	list, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (l LineRow, err error) {
 		var booked, value time.Time
 		err = row.Scan(&l.ID, &l.Statement, &l.Number, &l.Amount, &booked, &value, &l.Refs, &l.Code, &l.Text, &l.PayoutID,
-			&l.StatementID, &l.PayoutState, &l.Rule, &l.ExceptionID)
+			&l.StatementID, &l.Currency, &l.PayoutState, &l.Rule, &l.ExceptionID)
 		l.BookedOn, l.ValueOn = clock.FromTime(booked), clock.FromTime(value)
 		return l, err
 	})

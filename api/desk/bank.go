@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"guichet/api/web"
+	"guichet/internal/table"
 	"guichet/reconcile"
 )
 
@@ -38,16 +39,17 @@ func (h *Handler) bank(w http.ResponseWriter, r *http.Request) {
 	h.Site.Page(w, r, http.StatusOK, "desk/bank", p)
 }
 
-func (h *Handler) bankCSV(w http.ResponseWriter, r *http.Request) {
-	list, err := reconcile.ListStatements(r.Context(), h.DB, wholeList)
+func (h *Handler) bankTable(ctx context.Context, _ view, _ *http.Request) (table.Table, error) {
+	list, err := reconcile.ListStatements(ctx, h.DB, wholeList)
 	if err != nil {
-		h.fail(w, r, "list statements", err)
-		return
+		return table.Table{}, err
 	}
-	h.table(w, r)(tableOf("statements", []string{"statement", "account", "opening_on", "closing_on", "opening", "closing", "currency", "lines", "unexplained", "file", "received"}, list,
-		func(s reconcile.Statement) []any {
-			return []any{s.Number, s.Account, s.OpeningOn, s.ClosingOn, s.Opening, s.Closing, s.Currency, s.Lines, s.Unexplained, s.File, s.ReceivedAt}
-		}))
+	return tableOf(h, "bank-statements", "", []table.Column{
+		table.Text("statement"), table.Text("account"), table.Day("opening_on"), table.Day("closing_on"), table.Amount("opening"), table.Amount("closing"), table.Text("currency"),
+		table.Count("lines"), table.Count("unexplained"), table.Text("file"), table.Moment("received"),
+	}, list, func(s reconcile.Statement) []any {
+		return []any{s.Number, s.Account, s.OpeningOn, s.ClosingOn, s.Opening, s.Closing, s.Currency, s.Lines, s.Unexplained, s.File, s.ReceivedAt}
+	})
 }
 
 // lineRow is a bank line in a list.
@@ -134,21 +136,21 @@ func (h *Handler) bankLines(w http.ResponseWriter, r *http.Request) {
 	h.Site.Page(w, r, http.StatusOK, "desk/lines", p)
 }
 
-func (h *Handler) bankLinesCSV(w http.ResponseWriter, r *http.Request) {
-	f, err := lineFilter(h.view(r))
+func (h *Handler) bankLinesTable(ctx context.Context, v view, _ *http.Request) (table.Table, error) {
+	f, err := lineFilter(v)
 	if err != nil {
-		h.fail(w, r, "read filter", err)
-		return
+		return table.Table{}, err
 	}
-	list, err := reconcile.ListBankLines(r.Context(), h.DB, f, wholeList)
+	list, err := reconcile.ListBankLines(ctx, h.DB, f, wholeList)
 	if err != nil {
-		h.fail(w, r, "list bank lines", err)
-		return
+		return table.Table{}, err
 	}
-	h.table(w, r)(tableOf("bank-lines", []string{"statement", "line", "booked", "value", "amount", "reference", "code", "text", "state", "payout", "rule"}, lineRows(list),
-		func(l lineRow) []any {
-			return []any{l.Statement, l.Number, l.BookedOn, l.ValueOn, l.Amount, l.Reference(), l.Code, l.Text, l.State(), l.PayoutID, l.Rule}
-		}))
+	return tableOf(h, "bank-lines", "", []table.Column{
+		table.Text("statement"), table.Count("line"), table.Day("booked"), table.Day("value"), table.Amount("amount"), table.Text("currency"), table.Text("reference"),
+		table.Text("code"), table.Text("text"), table.Text("state"), table.Text("payout"), table.Text("rule"),
+	}, lineRows(list), func(l lineRow) []any {
+		return []any{l.Statement, l.Number, l.BookedOn, l.ValueOn, l.Amount, l.Currency, l.Reference(), l.Code, l.Text, l.State(), l.PayoutID, l.Rule}
+	})
 }
 
 // linePage is one bank line and what explains it.

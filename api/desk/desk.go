@@ -6,6 +6,7 @@
 //	            │       bank ─▶ statements ─▶ lines      ▲
 //	            │       SAP ─▶ batches ─▶ documents      │
 //	            │       ledger ─▶ accounts ─▶ entries    │
+//	            │         └─▶ journal, general, activity  │
 //	            └─────▶ exceptions          look-up ─────┘
 //
 // Denied by default: a route is in one table with the roles that may use it, and a
@@ -13,13 +14,14 @@
 // looks at a person's bill leaves an audit row; names of residents are shown to
 // those who speak with them, and to nobody else. Nothing is decided here: what an
 // action does and refuses is reconcile's. Every page works without JavaScript, and
-// every table of the money rooms can be had as CSV.
+// every table of the money rooms can be had as CSV, XLSX and JSON.
 package desk
 
 import (
 	"context"
 	"embed"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -35,6 +37,8 @@ import (
 	"guichet/identity"
 	"guichet/identity/staff"
 	"guichet/internal/clock"
+	"guichet/internal/database"
+	"guichet/internal/table"
 	"guichet/ledger"
 	"guichet/payments"
 	"guichet/payments/bill"
@@ -91,33 +95,25 @@ type route struct {
 // routes is everything there is.
 func (h *Handler) routes() []route {
 	const get, post = http.MethodGet, http.MethodPost
-	return []route{
+	return slices.Concat([]route{
 		{get, "/desk", everybody, true, h.door},
 		{get, "/desk/today", watch, false, h.today},
-		{get, "/desk/today/receivables.csv", watch, false, h.owingCSV},
 
 		{get, "/desk/payouts", watch, false, h.payouts},
-		{get, "/desk/payouts.csv", watch, false, h.payoutsCSV},
 		{get, "/desk/payouts/{id}", watch, false, h.payout},
-		{get, "/desk/payouts/{id}/lines.csv", watch, false, h.payoutLinesCSV},
 
 		{get, "/desk/bank", watch, false, h.bank},
-		{get, "/desk/bank.csv", watch, false, h.bankCSV},
 		{get, "/desk/bank/statements/{id}", watch, false, h.statement},
 		{get, "/desk/bank/lines", watch, false, h.bankLines},
-		{get, "/desk/bank/lines.csv", watch, false, h.bankLinesCSV},
 		{get, "/desk/bank/lines/{id}", watch, false, h.bankLine},
 
 		{get, "/desk/sap", watch, false, h.sap},
-		{get, "/desk/sap.csv", watch, false, h.sapCSV},
 		{get, "/desk/sap/batches/{id}", watch, false, h.batch},
 		{get, "/desk/sap/batches/{id}/file", watch, false, h.batchFile},
 		{get, "/desk/sap/batches/{id}/manifest", watch, false, h.batchManifest},
 		{get, "/desk/sap/documents/{id}", watch, false, h.document},
-		{get, "/desk/sap/documents/{id}/items.csv", watch, false, h.itemsCSV},
 
 		{get, "/desk/exceptions", watch, false, h.exceptions},
-		{get, "/desk/exceptions.csv", watch, false, h.exceptionsCSV},
 		{get, "/desk/exceptions/{id}", watch, false, h.exception},
 		{get, "/desk/exceptions/{id}/{deed}", watch, false, h.toException},
 		{post, "/desk/exceptions/{id}/note", handle, false, h.note},
@@ -126,9 +122,12 @@ func (h *Handler) routes() []route {
 		{post, "/desk/exceptions/{id}/resolve", correct, false, h.resolve},
 
 		{get, "/desk/ledger", watch, false, h.ledger},
-		{get, "/desk/ledger.csv", watch, false, h.ledgerCSV},
 		{get, "/desk/ledger/accounts/{path}", watch, false, h.account},
-		{get, "/desk/ledger/accounts/{path}/lines.csv", watch, false, h.accountCSV},
+		{get, "/desk/ledger/accounts", watch, false, h.accounts},
+		{get, "/desk/ledger/accounts/{path}/statement", watch, false, h.datedStatement},
+		{get, "/desk/ledger/general", watch, false, h.general},
+		{get, "/desk/ledger/activity", watch, false, h.activity},
+		{get, "/desk/ledger/journal", watch, false, h.journal},
 		{get, "/desk/ledger/entries/{id}", watch, false, h.entry},
 		{get, "/desk/ledger/entries/{id}/proof", watch, false, h.proof},
 
@@ -136,7 +135,24 @@ func (h *Handler) routes() []route {
 		{post, "/desk/lookup", lookUp, true, h.lookup},
 		{get, "/desk/lookup/bills/{id}", lookUp, true, h.bill},
 		{get, "/desk/lookup/payments/{id}", lookUp, true, h.payment},
-	}
+	},
+		h.files("/desk/today/receivables", watch, h.owingTable),
+		h.files("/desk/payouts", watch, h.payoutsTable),
+		h.files("/desk/payouts/{id}/lines", watch, h.payoutLinesTable),
+		h.files("/desk/bank", watch, h.bankTable),
+		h.files("/desk/bank/lines", watch, h.bankLinesTable),
+		h.files("/desk/sap", watch, h.sapTable),
+		h.files("/desk/sap/documents/{id}/items", watch, h.itemsTable),
+		h.files("/desk/exceptions", watch, h.exceptionsTable),
+		h.files("/desk/ledger", watch, h.trialTable),
+		h.files("/desk/ledger/accounts", watch, h.accountsTable),
+		h.files("/desk/ledger/accounts/{path}/lines", watch, h.linesTable),
+		h.files("/desk/ledger/accounts/{path}/statement", watch, h.statementTable),
+		h.files("/desk/ledger/general", watch, h.generalTable),
+		h.files("/desk/ledger/activity", watch, h.activityTable),
+		h.files("/desk/ledger/journal", watch, h.journalTable),
+		h.files("/desk/ledger/entries/{id}/lines", watch, h.entryTable),
+	)
 }
 
 // Routes mounts the pages.
@@ -235,7 +251,13 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, step string, err 
 	case errors.As(err, &typed):
 		h.Site.Fail(w, r, http.StatusBadRequest, typed.key)
 	case errors.Is(err, errTooMany):
-		h.Site.Fail(w, r, http.StatusUnprocessableEntity, "desk.error.too_many", "Most", maxCSV)
+		h.Site.Fail(w, r, http.StatusUnprocessableEntity, "desk.error.too_many", "Most", maxRows)
+	case errors.Is(err, ledger.ErrTooWide), database.TimedOut(err):
+		h.Site.Fail(w, r, http.StatusUnprocessableEntity, "desk.error.too_wide")
+	case errors.Is(err, ledger.ErrInvalid):
+		h.Site.Fail(w, r, http.StatusBadRequest, "desk.error.bad_question")
+	case errors.Is(err, table.ErrTooMany):
+		h.Site.Fail(w, r, http.StatusUnprocessableEntity, "desk.error.sheet_full")
 	case errors.Is(err, context.Canceled):
 		h.Log.InfoContext(r.Context(), step, "error", err) // the reader went away
 	default:
@@ -254,7 +276,14 @@ func (h *Handler) see(w http.ResponseWriter, r *http.Request, path string) {
 
 // snapshot reads in one moment: figures on a page agree with each other.
 func (h *Handler) snapshot(ctx context.Context, read func(pgx.Tx) error) error {
-	return pgx.BeginTxFunc(ctx, h.DB, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, read)
+	return pgx.BeginTxFunc(ctx, h.DB, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		// A page that is not there in half a minute is of no use; and plans for these
+		// dates, not for any: they decide between a day and a decade.
+		if _, err := tx.Exec(ctx, `select set_config('statement_timeout', '30s', true), set_config('plan_cache_mode', 'force_custom_plan', true)`); err != nil {
+			return fmt.Errorf("prepare to read: %w", err)
+		}
+		return read(tx)
+	})
 }
 
 // day is the city's date.

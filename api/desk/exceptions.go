@@ -14,6 +14,7 @@ import (
 	"guichet/api/web"
 	"guichet/internal/audit"
 	"guichet/internal/clock"
+	"guichet/internal/table"
 	"guichet/ledger"
 	"guichet/payments"
 	"guichet/reconcile"
@@ -117,26 +118,25 @@ func (h *Handler) exceptions(w http.ResponseWriter, r *http.Request) {
 	h.Site.Page(w, r, http.StatusOK, "desk/exceptions", p)
 }
 
-func (h *Handler) exceptionsCSV(w http.ResponseWriter, r *http.Request) {
-	v := h.view(r)
-	list, err := reconcile.ListExceptions(r.Context(), h.DB, exceptionFilter(v), wholeList)
+func (h *Handler) exceptionsTable(ctx context.Context, v view, _ *http.Request) (table.Table, error) {
+	list, err := reconcile.ListExceptions(ctx, h.DB, exceptionFilter(v), wholeList)
 	if err != nil {
-		h.fail(w, r, "list exceptions", err)
-		return
+		return table.Table{}, err
 	}
-	lines, err := h.linesOf(r.Context(), h.DB, list...)
+	lines, err := h.linesOf(ctx, h.DB, list...)
 	if err == nil {
-		err = h.who(r.Context(), &v, ownersOf(list)...)
+		err = h.who(ctx, &v, ownersOf(list)...)
 	}
 	if err != nil {
-		h.fail(w, r, "list exceptions", err)
-		return
+		return table.Table{}, err
 	}
-	h.table(w, r)(tableOf("exceptions", []string{"exception", "kind", "object_type", "object", "object_key", "amount", "currency", "owner", "opened", "closed", "resolution"}, lines,
-		func(e exceptionLine) []any {
-			owner, _ := h.Site.Write(v.Lang, v.Who(e.Owner)) // Who makes messages that exist
-			return []any{e.ID, string(e.Kind), e.ObjectType, e.Object.Name, e.ObjectID, e.Amount, e.Currency, owner, e.OpenedAt, e.ClosedAt, e.Resolution}
-		}))
+	return tableOf(h, "exceptions", "", []table.Column{
+		table.Text("exception"), table.Text("kind"), table.Text("object_type"), table.Text("object"), table.Text("object_key"), table.Amount("amount"), table.Text("currency"),
+		table.Text("owner"), table.Moment("opened"), table.Moment("closed"), table.Text("resolution"),
+	}, lines, func(e exceptionLine) []any {
+		owner, _ := h.Site.Write(v.Lang, v.Who(e.Owner)) // Who makes messages that exist
+		return []any{e.ID, string(e.Kind), e.ObjectType, e.Object.Name, e.ObjectID, e.Amount, e.Currency, owner, e.OpenedAt, e.ClosedAt, e.Resolution}
+	})
 }
 
 func ownersOf(list []reconcile.Exception) []string {

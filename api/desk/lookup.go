@@ -11,6 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/jackc/pgx/v5"
 
+	"guichet/api/document"
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
@@ -286,6 +287,9 @@ type paymentPage struct {
 	History []step
 	Trace   *reconcile.Trace // for the money rooms; nil: not paid out yet
 }
+
+// CardBrand is the card's network as it writes itself.
+func (p paymentPage) CardBrand() string { return document.Brand(p.Payment.Card.Brand) }
 
 // paidBill is a bill with what the payment is for.
 type paidBill struct {

@@ -71,15 +71,30 @@ func (s *story) pages() []shown {
 		{"exception-readonly", auditor, "/desk/exceptions/" + inSuspense.ID, []string{"You can read exceptions, not change them."}, []string{"pas les modifier"}},
 		{"ledger", clerk, "/desk/ledger", []string{"Balanced as of", "assets:bank:main", "Revenue", "Total"}, []string{"Équilibrée", "Revenus"}},
 		{"ledger-none", clerk, "/desk/ledger?on=2001-01-01", []string{"Nothing has been recorded"}, []string{"Rien n’a été inscrit"}},
+		{"ledger-known", clerk, "/desk/ledger?on=" + s.bad.String() + "&known=" + s.good.String() + "T23:59", []string{"This is what the log held at"}, []string{"Voici ce que contenait le journal"}},
+		{"accounts", clerk, "/desk/ledger/accounts", []string{"Assets", "assets:bank:main", "credit side", "accounts"}, []string{"Actif", "côté crédit"}},
+		{"accounts-department", auditor, "/desk/ledger/accounts?department=water&state=open", []string{"assets:receivable:water"}, []string{"assets:receivable:water"}},
+		{"accounts-none", clerk, "/desk/ledger/accounts?type=equity", []string{"No account fits."}, []string{"Aucun compte ne correspond."}},
+		{"dated", clerk, "/desk/ledger/accounts/assets:receivable:water/statement?from=" + s.good.String(), []string{"Opening balance", "Closing balance", "Payment received"}, []string{"Solde d’ouverture", "Paiement reçu"}},
+		{"dated-empty", clerk, "/desk/ledger/accounts/assets:bank:main/statement?from=2001-01-01&to=2001-01-31", []string{"no line between these dates"}, []string{"aucune ligne entre ces dates"}},
+		{"general", clerk, "/desk/ledger/general?from=" + s.good.String(), []string{"debits and credits are both", "assets:bank:main", "not in it yet"}, []string{"Grand livre", "la somme de tous les soldes est nulle"}},
+		{"general-part", auditor, "/desk/ledger/general?from=" + s.good.String() + "&under=revenue&department=parking", []string{"revenue:parking"}, []string{"revenue:parking"}},
+		{"general-none", clerk, "/desk/ledger/general?from=2001-01-01&to=2001-01-31", []string{"No account holds or moved anything"}, []string{"Aucun compte n’a de solde"}},
+		{"activity", clerk, "/desk/ledger/activity?from=" + s.good.String() + "&under=revenue", []string{"Debits and credits by: Department", "Test parking", "Net"}, []string{"Débits et crédits par", "Essai parking"}},
+		{"activity-more", clerk, "/desk/ledger/activity?from=" + s.good.String() + "&by=account&by=department&by=tender", []string{"assets:bank:main", "Without"}, []string{"Sans"}},
+		{"activity-none", clerk, "/desk/ledger/activity?from=2001-01-01&to=2001-01-31", []string{"Nothing moved"}, []string{"Rien n’a bougé"}},
+		{"journal", clerk, "/desk/ledger/journal", []string{"Payment received", "Bill issued", "Recorded from"}, []string{"Paiement reçu", "Inscrites du"}},
+		{"journal-account", auditor, "/desk/ledger/journal?account=assets:bank:main&amount_from=1&amount_to=9,999.00&actor=system", []string{"Settlement"}, []string{"Règlement"}},
+		{"journal-none", clerk, "/desk/ledger/journal?words=nowhere", []string{"No entry fits."}, []string{"Aucune écriture ne correspond."}},
 		{"account", clerk, "/desk/ledger/accounts/assets:receivable:water", []string{"not numbered yet", "Balance now", "Payment received"}, []string{"pas encore numérotée", "Paiement reçu"}},
 		{"account-empty", clerk, "/desk/ledger/accounts/liabilities:credit:payer", []string{"The account has no line."}, []string{"Le compte n’a aucune ligne."}},
-		{"entry", clerk, "/desk/ledger/entries/" + entries[0].ID, []string{"Sealed in the log at position", "assets:bank:main", "SAP’s number 01000000"}, []string{"Scellée dans le journal", "Numéro de SAP"}},
+		{"entry", clerk, "/desk/ledger/entries/" + entries[0].ID, []string{"Sealed in the log at position", "assets:bank:main", "Accounting month", "Audit records", "SAP’s number 01000000"}, []string{"Scellée dans le journal", "Numéro de SAP"}},
 		{"entry-waiting", clerk, "/desk/ledger/entries/" + unposted.Lines[0].EntryID, []string{"sealed a few moments after"}, []string{"scellée quelques instants après"}},
 		{"lookup", agent, "/desk/lookup", []string{"Looking at a person’s bill is recorded with your name"}, []string{"inscrit à votre nom"}},
 		{"bill-paid", agent, "/desk/lookup/bills/" + s.fine.ID, []string{id.Group(s.fine.Notice), name, email, "Paid", "Fee parking-accessible"}, []string{"Payée", "Frais parking-accessible"}},
 		{"bill-overdue", agent, "/desk/lookup/bills/" + s.open.ID, []string{"Overdue", "$450.00", "Nobody has tried to pay it."}, []string{"En retard", "450,00 $"}},
 		{"bill-finance", clerk, "/desk/lookup/bills/" + s.fine.ID, []string{"Not shown to your role", "Where the money of", "SAP’s number 0100000013"}, []string{"Non montré à votre rôle", "Où est l’argent de"}},
-		{"payment", agent, "/desk/lookup/payments/" + s.first.ID, []string{id.Group(s.first.Reference), "visa ···· 4242", id.Group(s.fine.Notice)}, []string{"Carte", "Réussi"}},
+		{"payment", agent, "/desk/lookup/payments/" + s.first.ID, []string{id.Group(s.first.Reference), "Visa ···· 4242", id.Group(s.fine.Notice)}, []string{"Carte", "Réussi"}},
 		{"payment-finance", clerk, "/desk/lookup/payments/" + s.first.ID, []string{"Where the money is", s.payout.ID, "0100000014"}, []string{"Où est l’argent"}},
 	}
 }
@@ -140,7 +155,7 @@ func TestWhatIsNotThere(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for _, path := range []string{
-		"/desk/payouts/po_none", "/desk/payouts/po_none/lines.csv", "/desk/bank/statements/" + id.New(), "/desk/bank/statements/x", "/desk/bank/lines/" + id.New(), "/desk/bank/lines/x",
+		"/desk/payouts/po_none", "/desk/payouts/po_none/lines.csv", "/desk/payouts/po_none/lines.xlsx", "/desk/payouts/po_none/lines.json", "/desk/ledger/accounts/assets:none/statement", "/desk/ledger/accounts/assets:none/statement.csv", "/desk/ledger/entries/x/lines.json", "/desk/bank/statements/" + id.New(), "/desk/bank/statements/x", "/desk/bank/lines/" + id.New(), "/desk/bank/lines/x",
 		"/desk/sap/batches/" + id.New(), "/desk/sap/batches/x/file", "/desk/sap/batches/x/manifest", "/desk/sap/documents/x", "/desk/sap/documents/x/items.csv",
 		"/desk/exceptions/" + id.New(), "/desk/exceptions/x", "/desk/ledger/accounts/assets:none", "/desk/ledger/accounts/assets:none/lines.csv",
 		"/desk/ledger/entries/x", "/desk/ledger/entries/x/proof", "/desk/lookup/bills/" + id.New(), "/desk/lookup/bills/x", "/desk/lookup/payments/x",
@@ -151,6 +166,10 @@ func TestWhatIsNotThere(t *testing.T) {
 	}
 	for path, want := range map[string]int{
 		"/desk/today?on=yesterday": 400, "/desk/payouts?on=2026-13-01": 400, "/desk/ledger?on=1026-01-01": 400, "/desk/bank/lines.csv?on=x": 400, "/desk/sap?on=x": 400,
+		"/desk/ledger?known=yesterday": 400, "/desk/ledger/general?from=2026-02-01&to=2026-01-01": 400, "/desk/ledger/activity?from=x": 400, "/desk/ledger/journal?entry=x": 422,
+		"/desk/ledger/journal?recorded_from=2025-01-01": 422, "/desk/ledger/journal?recorded_from=2025-01-01&account=assets:bank:main": 422, "/desk/ledger/journal?account=assets:none": 422,
+		"/desk/ledger/journal?amount_from=-1": 422, "/desk/ledger/journal?amount_from=ten": 422, "/desk/ledger/journal.csv?amount_from=ten": 400, "/desk/ledger/journal.csv?recorded_from=2025-01-01": 422,
+		"/desk/ledger/journal?after=x": 200, "/desk/ledger/accounts/assets:bank:main/statement?after=x": 200, "/desk/ledger/activity?by=x": 200, "/desk/ledger.pdf": 404,
 		"/desk/payouts?page=x": 200, "/desk/payouts?page=-1": 200, "/desk/payouts?page=999999999": 200, "/desk/exceptions?page=7": 200, "/desk/bank/lines?statement=x": 404,
 		"/desk/ledger/accounts/assets:processor-clearing?before=x": 200, "/desk/today?on=2199-01-01": 200, "/desk/today": 200, "/desk/sap": 200, "/desk/exceptions?kind=%27&age=%22": 200,
 	} {

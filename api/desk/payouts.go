@@ -9,6 +9,7 @@ import (
 
 	"guichet/api/web"
 	"guichet/internal/money"
+	"guichet/internal/table"
 	"guichet/payments"
 	"guichet/reconcile"
 )
@@ -50,21 +51,21 @@ func (h *Handler) payouts(w http.ResponseWriter, r *http.Request) {
 	h.Site.Page(w, r, http.StatusOK, "desk/payouts", p)
 }
 
-func (h *Handler) payoutsCSV(w http.ResponseWriter, r *http.Request) {
-	f, err := payoutFilter(h.view(r))
+func (h *Handler) payoutsTable(ctx context.Context, v view, _ *http.Request) (table.Table, error) {
+	f, err := payoutFilter(v)
 	if err != nil {
-		h.fail(w, r, "read filter", err)
-		return
+		return table.Table{}, err
 	}
-	list, err := reconcile.ListPayouts(r.Context(), h.DB, f, wholeList)
+	list, err := reconcile.ListPayouts(ctx, h.DB, f, wholeList)
 	if err != nil {
-		h.fail(w, r, "list payouts", err)
-		return
+		return table.Table{}, err
 	}
-	h.table(w, r)(tableOf("payouts", []string{"payout", "created", "announced", "booked", "amount", "currency", "state", "trace", "rule", "bank_line"}, list,
-		func(o reconcile.PayoutRow) []any {
-			return []any{o.ID, o.CreatedAt, o.ArrivalOn, o.BookedOn, o.Amount, o.Currency, string(o.State), o.TraceID, o.Rule, o.BankLine}
-		}))
+	return tableOf(h, "payouts", "", []table.Column{
+		table.Text("payout"), table.Moment("created"), table.Day("announced"), table.Day("booked"), table.Amount("amount"), table.Text("currency"),
+		table.Text("state"), table.Text("trace"), table.Text("rule"), table.Text("bank_line"),
+	}, list, func(o reconcile.PayoutRow) []any {
+		return []any{o.ID, o.CreatedAt, o.ArrivalOn, o.BookedOn, o.Amount, o.Currency, string(o.State), o.TraceID, o.Rule, o.BankLine}
+	})
 }
 
 // payoutPage is one payout: the bank line that it is, and what is in it.
@@ -169,21 +170,21 @@ func (h *Handler) payoutLines(ctx context.Context, tx pgx.Tx, payoutID string, p
 	return list, nil
 }
 
-// payoutLinesCSV has a row for each bill of each line: the whole way down. Amounts
+// payoutLinesTable has a row for each bill of each line: the whole way down. Amounts
 // of a line stand on its first row only, so that a column can be added up.
-func (h *Handler) payoutLinesCSV(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) payoutLinesTable(ctx context.Context, _ view, r *http.Request) (table.Table, error) {
 	payoutID := chi.URLParam(r, "id")
 	var lines []payoutLine
-	err := h.snapshot(r.Context(), func(tx pgx.Tx) (err error) {
-		if _, _, err = reconcile.PayoutByID(r.Context(), tx, payoutID); err != nil {
+	var payout reconcile.Payout
+	err := h.snapshot(ctx, func(tx pgx.Tx) (err error) {
+		if payout, _, err = reconcile.PayoutByID(ctx, tx, payoutID); err != nil {
 			return err
 		}
-		lines, err = h.payoutLines(r.Context(), tx, payoutID, wholeList)
+		lines, err = h.payoutLines(ctx, tx, payoutID, wholeList)
 		return err
 	})
 	if err != nil {
-		h.fail(w, r, "list lines of payout", err)
-		return
+		return table.Table{}, err
 	}
 	type row struct {
 		line  payoutLine
@@ -200,21 +201,24 @@ func (h *Handler) payoutLinesCSV(w http.ResponseWriter, r *http.Request) {
 			rows = append(rows, row{line: l, first: i == 0, bill: b})
 		}
 	}
-	h.table(w, r)(tableOf("payout-"+payoutID, []string{"line", "created", "category", "gross", "fee", "net", "state", "rule", "payment", "receipt", "notice", "department"}, rows,
-		func(x row) []any {
-			l := x.line
-			amounts := []any{"", "", ""}
-			if x.first {
-				amounts = []any{l.Amount, l.Fee, l.Net}
-			}
-			return append(append([]any{l.ID, l.CreatedAt, l.Category}, amounts...), l.State(), l.Rule, l.Payment.Reference, number(l.Payment.Receipt), x.bill.Notice, x.bill.Department)
-		}))
+	return tableOf(h, "payout-lines", "payout-"+payoutID, []table.Column{
+		table.Text("line"), table.Moment("created"), table.Text("category"), table.Amount("gross"), table.Amount("fee"), table.Amount("net"), table.Text("currency"),
+		table.Text("state"), table.Text("rule"), table.Text("payment"), table.Count("receipt"), table.Text("notice"), table.Text("department"),
+	}, rows, func(x row) []any {
+		l := x.line
+		amounts := []any{nil, nil, nil}
+		if x.first {
+			amounts = []any{l.Amount, l.Fee, l.Net}
+		}
+		return append(append([]any{l.ID, l.CreatedAt, l.Category}, amounts...),
+			payout.Currency, l.State(), l.Rule, l.Payment.Reference, number(l.Payment.Receipt), x.bill.Notice, x.bill.Department)
+	})
 }
 
 // number is a number of a series, where 0 is none.
 func number(n int64) any {
 	if n == 0 {
-		return ""
+		return nil
 	}
 	return n
 }

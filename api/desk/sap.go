@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"guichet/api/web"
+	"guichet/internal/table"
 	"guichet/reconcile"
 	"guichet/reconcile/sap"
 )
@@ -78,21 +79,24 @@ func (h *Handler) readBatches(ctx context.Context, tx pgx.Tx, f reconcile.BatchF
 	return nil
 }
 
-func (h *Handler) sapCSV(w http.ResponseWriter, r *http.Request) {
-	f, err := batchFilter(h.view(r))
+func (h *Handler) sapTable(ctx context.Context, v view, _ *http.Request) (table.Table, error) {
+	f, err := batchFilter(v)
 	if err != nil {
-		h.fail(w, r, "read filter", err)
-		return
+		return table.Table{}, err
 	}
-	list, err := reconcile.ListDocuments(r.Context(), h.DB, f, wholeList)
+	list, err := reconcile.ListDocuments(ctx, h.DB, f, wholeList)
 	if err != nil {
-		h.fail(w, r, "list SAP documents", err)
-		return
+		return table.Table{}, err
 	}
-	h.table(w, r)(tableOf("sap-documents", []string{"docnum", "reference", "posting_on", "department", "company", "amount", "currency", "file", "state", "sap_number", "sap_year", "status", "sap_text"}, list,
-		func(d reconcile.DocumentRow) []any {
-			return []any{d.DocNum, d.Reference, d.PostingOn, d.Department, d.CompanyCode, d.Debits, d.Currency, d.FileName, string(d.State), d.SAPNumber, number(int64(d.SAPYear)), d.AnswerStatus, d.AnswerText}
-		}))
+	return tableOf(h, "sap-documents", "", []table.Column{
+		table.Text("docnum"), table.Text("reference"), table.Day("posting_on"), table.Text("department"), table.Text("company"), table.Amount("amount"), table.Text("currency"),
+		table.Text("file"), table.Text("state"), table.Text("sap_number"), table.Count("sap_year"), table.Text("status"), table.Text("sap_text"),
+	}, list, func(d reconcile.DocumentRow) []any {
+		return []any{
+			d.DocNum, d.Reference, d.PostingOn, d.Department, d.CompanyCode, d.Debits, d.Currency,
+			d.FileName, string(d.State), d.SAPNumber, number(int64(d.SAPYear)), d.AnswerStatus, d.AnswerText,
+		}
+	})
 }
 
 // batchPage is one file for SAP.
@@ -178,7 +182,7 @@ func (h *Handler) batchFile(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, "read SAP file", err)
 		return
 	}
-	download(w, "application/octet-stream", f.Name, f.Data) // the very bytes: no charset that a program could convert
+	whole(w, "application/octet-stream", f.Name, f.Data) // the very bytes: no charset that a program could convert
 }
 
 func (h *Handler) batchManifest(w http.ResponseWriter, r *http.Request) {
@@ -187,7 +191,7 @@ func (h *Handler) batchManifest(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, r, "read SAP file", err)
 		return
 	}
-	download(w, "application/json", f.ManifestName(), f.Manifest)
+	whole(w, "application/json", f.ManifestName(), f.Manifest)
 }
 
 // documentPage is one document: its items, what SAP said, and what is in it.
@@ -261,19 +265,19 @@ func (h *Handler) readDocument(ctx context.Context, documentID string, p *docume
 	return nil
 }
 
-func (h *Handler) itemsCSV(w http.ResponseWriter, r *http.Request) {
-	d, err := reconcile.DocumentByID(r.Context(), h.DB, chi.URLParam(r, "id"))
+func (h *Handler) itemsTable(ctx context.Context, _ view, r *http.Request) (table.Table, error) {
+	d, err := reconcile.DocumentByID(ctx, h.DB, chi.URLParam(r, "id"))
 	if err != nil {
-		h.fail(w, r, "read SAP document", err)
-		return
+		return table.Table{}, err
 	}
-	items, err := reconcile.ItemsOf(r.Context(), h.DB, d.ID)
+	items, err := reconcile.ItemsOf(ctx, h.DB, d.ID)
 	if err != nil {
-		h.fail(w, r, "read items of SAP document", err)
-		return
+		return table.Table{}, err
 	}
-	h.table(w, r)(tableOf("sap-"+d.Reference, []string{"item", "kind", "gl_account", "object_kind", "object", "tax_code", "amount", "base", "text"}, items,
-		func(i reconcile.Item) []any {
-			return []any{i.Number, i.Kind, i.GLAccount, i.ObjectKind, i.ObjectNumber, i.Code, i.Amount, i.Base, i.Text}
-		}))
+	return tableOf(h, "sap-items", "sap-"+d.Reference, []table.Column{
+		table.Count("item"), table.Text("kind"), table.Text("gl_account"), table.Text("object_kind"), table.Text("object"), table.Text("tax_code"),
+		table.Amount("amount"), table.Amount("base"), table.Text("currency"), table.Text("text"),
+	}, items, func(i reconcile.Item) []any {
+		return []any{i.Number, i.Kind, i.GLAccount, i.ObjectKind, i.ObjectNumber, i.Code, i.Amount, i.Base, d.Currency, i.Text}
+	})
 }

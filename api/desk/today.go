@@ -12,6 +12,7 @@ import (
 	"guichet/api/web"
 	"guichet/internal/clock"
 	"guichet/internal/money"
+	"guichet/internal/table"
 	"guichet/ledger"
 	"guichet/payments/bill"
 	"guichet/reconcile"
@@ -215,21 +216,21 @@ func (h *Handler) owing(ctx context.Context, tx pgx.Tx) ([]owing, error) {
 	return out, nil
 }
 
-func (h *Handler) owingCSV(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) owingTable(ctx context.Context, v view, _ *http.Request) (table.Table, error) {
 	var list []owing
-	err := h.snapshot(r.Context(), func(tx pgx.Tx) (err error) {
-		list, err = h.owing(r.Context(), tx)
+	err := h.snapshot(ctx, func(tx pgx.Tx) (err error) {
+		list, err = h.owing(ctx, tx)
 		return err
 	})
 	if err != nil {
-		h.fail(w, r, "add up receivables", err)
-		return
+		return table.Table{}, err
 	}
-	lang := web.Lang(r)
-	h.table(w, r)(tableOf("receivables-"+h.day().String(), []string{"department", "open_bills", "open_amount", "overdue_bills", "overdue_amount", "in_books"}, list,
-		func(o owing) []any {
-			return []any{o.Name(lang), o.Bills, o.Amount, o.Overdue, o.OverdueAmount, o.Books}
-		}))
+	return tableOf(h, "receivables", "receivables-"+h.day().String(), []table.Column{
+		table.Text("department"), table.Count("open_bills"), table.Amount("open_amount"), table.Count("overdue_bills"), table.Amount("overdue_amount"), table.Amount("in_books"),
+		table.Text("currency"),
+	}, list, func(o owing) []any {
+		return []any{o.Name(v.Lang), o.Bills, o.Amount, o.Overdue, o.OverdueAmount, o.Books, money.CAD}
+	})
 }
 
 // RunState is the run's state, told as failed when a step of it is: a failed run

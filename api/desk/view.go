@@ -55,10 +55,13 @@ func (v view) Label(group string, value any) web.Message {
 	text := fmt.Sprint(value)
 	key := "desk." + group + "." + slug.Replace(text)
 	if _, err := v.site.Write("en", web.Say(key)); err != nil {
-		return web.Say("desk.as_is", "Text", text)
+		return asIs(text)
 	}
 	return web.Say(key)
 }
+
+// asIs is a text that is the same in both languages.
+func asIs(text string) web.Message { return web.Say("desk.as_is", "Text", text) }
 
 // A tag is a state as a coloured word.
 type tag struct {
@@ -81,13 +84,15 @@ var tones = map[string]string{
 	"payment.created": "info", "payment.unknown": "warn", "payment.pending": "info", "payment.processing": "info", "payment.succeeded": "good", "payment.failed": "bad",
 	"run.running": "info", "run.done": "good", "run.failed": "bad", "step.running": "info", "step.done": "good", "step.failed": "bad",
 	"line.explained": "good", "line.unexplained": "warn", "line.in-progress": "info", "line.unexplained-settled": "", "line.fee": "",
-	"exception.open": "warn", "exception.closed": "good", "account.open": "", "account.frozen": "warn", "account.closed": "",
+	"exception.open": "warn", "exception.closed": "good", "period.open": "info", "period.closing": "warn", "period.closed": "good",
+	"hold.open": "info", "hold.captured": "good", "hold.voided": "", "hold.expired": "",
+	"account.open": "", "account.frozen": "warn", "account.closed": "",
 }
 
 // Who names an actor: a member by name, the service, or what is known.
 func (v view) Who(actor string) web.Message {
 	if name, ok := v.names[actor]; ok {
-		return web.Say("desk.as_is", "Text", name)
+		return asIs(name)
 	}
 	switch {
 	case actor == audit.System, strings.HasPrefix(actor, audit.System+":"):
@@ -142,8 +147,8 @@ func (v view) Keep(path string) string {
 func (v view) filters() url.Values {
 	q := url.Values{}
 	for name, values := range v.query {
-		if name != "page" && name != "lang" && name != "before" && values[0] != "" {
-			q[name] = values[:1]
+		if name != "page" && name != "lang" && name != "before" && name != "after" && strings.Join(values, "") != "" {
+			q[name] = values
 		}
 	}
 	return q
@@ -152,7 +157,7 @@ func (v view) filters() url.Values {
 // rows per page of a list.
 const pageRows = 50
 
-// maxPage bounds how far back a list is leafed through; beyond it there is the CSV.
+// maxPage bounds how far back a list is leafed through; beyond it there are the files.
 const maxPage = 2000
 
 // page is the part of a list the reader asks for, with one row more than is shown:

@@ -55,6 +55,14 @@ var brands = map[string]string{
 	"diners": "Diners Club", "jcb": "JCB", "unionpay": "UnionPay", "interac": "Interac",
 }
 
+// Brand is a card network as it writes itself; one that is not known stays as it is.
+func Brand(code string) string {
+	if name := brands[code]; name != "" {
+		return name
+	}
+	return code
+}
+
 // Tender says how something was paid.
 func Tender(d payments.Document) web.Message {
 	if d.Tender != "card" {

@@ -68,6 +68,12 @@ func Open(ctx context.Context, url string, o Options) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
+// TimedOut reports that a statement took longer than it may.
+func TimedOut(err error) bool {
+	pgErr := new(pgconn.PgError)
+	return errors.As(err, &pgErr) && pgErr.Code == "57014" // query_canceled
+}
+
 // explain says what to do about the usual faults of a first start.
 func explain(err error) error {
 	pgErr := new(pgconn.PgError)
