@@ -60,45 +60,6 @@ type Event struct {
 	At         time.Time
 }
 
-// A Row is a deed as it was kept.
-type Row struct {
-	At         time.Time
-	Action     string
-	ObjectType string
-	ObjectID   string
-	Actor      string // a resident's or a guest's id stays where it is: the kind tells enough
-	ActorKind  string
-	Channel    string
-}
-
-// A Querier is a pool, a connection or a transaction.
-type Querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// An Object is what deeds are done to.
-type Object struct{ Type, ID string }
-
-// Of returns the last limit deeds done to objects, the newest first.
-func Of(ctx context.Context, q Querier, limit int, objects ...Object) ([]Row, error) {
-	types, ids := make([]string, len(objects)), make([]string, len(objects))
-	for i, o := range objects {
-		types[i], ids[i] = o.Type, o.ID
-	}
-	rows, err := q.Query(ctx, `
-		select a.at, a.action, a.object_type, a.object_id, case when a.actor_kind in ('resident', 'guest') then '' else a.actor end, a.actor_kind, a.channel
-		from unnest($1::text[], $2::text[]) o(type, id) join ops.audit a on a.object_type = o.type and a.object_id = o.id
-		order by a.seq desc limit $3`, types, ids, limit)
-	if err != nil {
-		return nil, fmt.Errorf("read audit rows: %w", err)
-	}
-	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Row])
-	if err != nil {
-		return nil, fmt.Errorf("read audit rows: %w", err)
-	}
-	return list, nil
-}
-
 // Record appends e in the caller's transaction, with the origin of ctx. It refuses
 // an event without action, object type or time.
 func Record(ctx context.Context, tx pgx.Tx, e Event) error {
