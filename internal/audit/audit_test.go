@@ -77,3 +77,23 @@ func TestRecordGoesWithItsTransaction(t *testing.T) {
 		t.Errorf("%d rows of a deed that did not happen, %v", n, err)
 	}
 }
+
+func TestDeedsOfAnObjectAreRead(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	for i, o := range []audit.Origin{{Actor: "r1", ActorKind: audit.Resident, Channel: "web"}, {Actor: "m1", ActorKind: audit.Staff}, {Actor: "m2", ActorKind: audit.Staff}} {
+		err := pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+			return audit.Record(audit.With(t.Context(), o), tx, audit.Event{Action: "bill.seen", ObjectType: "bill", ObjectID: []string{"b1", "b1", "b2"}[i], Subject: "r1", At: at})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := audit.Of(t.Context(), db, 10, audit.Object{Type: "bill", ID: "b1"}, audit.Object{Type: "entry", ID: "b2"})
+	if err != nil || len(got) != 2 || got[0].Actor != "m1" || got[1].Actor != "" || got[1].ActorKind != audit.Resident || !got[1].At.Equal(at) {
+		t.Errorf("rows %+v, %v", got, err)
+	}
+	if got, err = audit.Of(t.Context(), db, 1, audit.Object{Type: "bill", ID: "b1"}); err != nil || len(got) != 1 || got[0].Actor != "m1" {
+		t.Errorf("the last row is %+v, %v", got, err)
+	}
+}
