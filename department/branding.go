@@ -109,9 +109,9 @@ func contrastWithWhite(colour string) (float64, bool) {
 }
 
 // Branding reads a department's branding; without one the zero value.
-func (s *Service) Branding(ctx context.Context, q Querier, departmentID string) (Branding, error) {
+func (s *Service) Branding(ctx context.Context, departmentID string) (Branding, error) {
 	var b Branding
-	err := q.QueryRow(ctx, `
+	err := s.db.QueryRow(ctx, `
 		select colour, logo, coalesce(logo_type, ''), logo_alt_en, logo_alt_fr, changed_at from department.branding where department_id = $1`, departmentID).
 		Scan(&b.Colour, &b.Logo, &b.LogoType, &b.LogoEN, &b.LogoFR, &b.ChangedAt)
 	if errors.Is(err, pgx.ErrNoRows) {

@@ -102,11 +102,11 @@ func TestBrandingIsReadableAndHarmless(t *testing.T) {
 		}
 	}
 	s.do(t, func(tx pgx.Tx) error { return s.SetBranding(t.Context(), tx, d.ID, good) })
-	b, err := s.Branding(t.Context(), s.db, d.ID)
+	b, err := s.Branding(t.Context(), d.ID)
 	if err != nil || b.LogoType != "image/png" || !bytes.Equal(b.Logo, good.Logo) || b.Colour != good.Colour {
 		t.Errorf("%+v, %v", b, err)
 	}
-	if b, err := s.Branding(t.Context(), s.db, id.New()); err != nil || b.Colour != "" {
+	if b, err := s.Branding(t.Context(), id.New()); err != nil || b.Colour != "" {
 		t.Errorf("nobody's: %+v, %v", b, err)
 	}
 }

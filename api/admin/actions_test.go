@@ -251,7 +251,7 @@ func TestBranding(t *testing.T) {
 	if a := w.brand("#102030", nil); a.status != http.StatusSeeOther {
 		t.Fatalf("without a new logo: %d", a.status)
 	}
-	b, err := w.depts.Branding(t.Context(), w.db, w.parking.ID)
+	b, err := w.depts.Branding(t.Context(), w.parking.ID)
 	must(t, err)
 	if b.Colour != "#102030" || !bytes.Equal(b.Logo, logo.Bytes()) {
 		t.Errorf("%s with %d bytes of logo", b.Colour, len(b.Logo))

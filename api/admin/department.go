@@ -199,7 +199,7 @@ func (h *Handler) brandingPage(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) showBranding(w http.ResponseWriter, r *http.Request, status int, d department.Department, p page) {
-	b, err := h.Departments.Branding(r.Context(), h.DB, d.ID)
+	b, err := h.Departments.Branding(r.Context(), d.ID)
 	if err != nil {
 		h.fail(w, r, "read branding", err)
 		return
@@ -240,7 +240,7 @@ func (h *Handler) setBranding(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	old, err := h.Departments.Branding(r.Context(), h.DB, d.ID)
+	old, err := h.Departments.Branding(r.Context(), d.ID)
 	if err != nil {
 		h.fail(w, r, "read branding", err)
 		return

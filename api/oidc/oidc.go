@@ -32,6 +32,7 @@ import (
 
 	"guichet/api/session"
 	"guichet/api/web"
+	"guichet/department"
 	"guichet/identity"
 	"guichet/identity/provider"
 	"guichet/identity/staff"
@@ -39,29 +40,31 @@ import (
 
 // Options are what a Handler needs.
 type Options struct {
-	Issuer    string // the base URL of this service, without a slash at the end
-	Provider  *provider.Service
-	People    *identity.Service
-	Staff     *staff.Service
-	Sessions  *session.Sessions
-	Site      *web.Site
-	Directory Directory
-	Now       func() time.Time
-	Log       *slog.Logger
+	Issuer      string // the base URL of this service, without a slash at the end
+	Provider    *provider.Service
+	People      *identity.Service
+	Staff       *staff.Service
+	Sessions    *session.Sessions
+	Site        *web.Site
+	Directory   Directory
+	Departments *department.Service // how their sign-in pages look
+	Now         func() time.Time
+	Log         *slog.Logger
 }
 
 // A Handler serves the endpoints and pages. It may be used by many goroutines at once.
 type Handler struct {
-	issuer    string
-	provider  *provider.Service
-	people    *identity.Service
-	staff     *staff.Service
-	sessions  *session.Sessions
-	site      *web.Site
-	directory directory
-	now       func() time.Time
-	log       *slog.Logger
-	metadata  document
+	issuer      string
+	provider    *provider.Service
+	people      *identity.Service
+	staff       *staff.Service
+	sessions    *session.Sessions
+	site        *web.Site
+	directory   directory
+	departments *department.Service
+	now         func() time.Time
+	log         *slog.Logger
+	metadata    document
 }
 
 //go:embed templates locale
@@ -75,7 +78,7 @@ func New(o Options) (*Handler, error) {
 	}
 	h := &Handler{
 		issuer: o.Issuer, provider: o.Provider, people: o.People, staff: o.Staff, sessions: o.Sessions, site: o.Site,
-		now: o.Now, log: o.Log,
+		departments: o.Departments, now: o.Now, log: o.Log,
 	}
 	h.directory.Directory, h.directory.now = o.Directory, o.Now
 	h.directory.callback = o.Issuer + "/staff/callback"
@@ -98,6 +101,8 @@ func (h *Handler) Routes(r chi.Router) {
 	r.HandleFunc("/oidc/revoke", h.asClient(h.revoke))
 	r.HandleFunc("/oidc/userinfo", h.userinfo)
 	r.Post("/staff/backchannel-logout", h.directoryLogout)
+	r.Get("/branding/{department}/{version}/band.css", h.brandStyle)
+	r.Get("/branding/{department}/{version}/logo", h.brandLogo)
 	r.Group(func(r chi.Router) {
 		r.Use(h.sessions.Load)
 		r.Get("/oidc/authorize", h.authorize)

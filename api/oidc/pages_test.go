@@ -19,6 +19,7 @@ func TestPages(t *testing.T) {
 		Form: form, Service: "Portal", Department: "Parking", FirstParty: true, Email: "demo@example.com",
 		Name: "Demo", Sees: []string{"profile", "email", "guichet:act", "offline_access"}, Contexts: []acting{{Now: true}, {ID: "x", Name: "Boulangerie Démo", Type: "business"}},
 	}
+	asked.Brand = &brand{Style: "/branding/x/1/band.css", Logo: "/branding/x/1/logo", Alt: "Parking", Department: "Parking"}
 	third, bare := asked, asked
 	third.FirstParty = false
 	bare.FirstParty, bare.Sees = false, nil

@@ -379,6 +379,7 @@ type signInPage struct {
 	Name       string
 	Sees       []string // scopes beyond openid
 	Contexts   []acting // for whom they could go on; nil: nobody asks, or there is nobody
+	Brand      *brand   // of the department; nil: none of its own
 }
 
 func (f flow) serviceName(lang string) string {
@@ -398,6 +399,7 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flo
 		// against the one that ends at the client.
 		h.site.AllowForms(w, provider.Origin(f.request.RedirectURI))
 		p.Sees = f.request.Sees(*f.client)
+		p.Brand = h.brand(r, f.client.DepartmentID, lang, p.Department)
 	}
 	name := map[identity.Step]string{
 		identity.StepEmail: "oidc/email", identity.StepCode: "oidc/code",

@@ -27,6 +27,7 @@ import (
 	"guichet/api/oidc"
 	"guichet/api/session"
 	"guichet/api/web"
+	"guichet/department"
 	"guichet/identity"
 	"guichet/identity/delegation"
 	"guichet/identity/provider"
@@ -66,6 +67,7 @@ type world struct {
 	people   *identity.Service
 	acting   *delegation.Service
 	staff    *staff.Service
+	depts    *department.Service
 	log      *lockedBuffer
 
 	mu  sync.Mutex
@@ -142,6 +144,8 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 	site := web.New(web.Options{BaseURL: srv.URL, Dev: true, Log: log, Viewer: session.Viewer})
 	sessions, err := session.New(session.Options{BaseURL: srv.URL, Residents: w.people, Staff: w.staff, Acting: w.acting, Site: site, Log: log})
 	must(t, err)
+	w.depts = department.New(w.db, master, nil, w.clock) // without a queue: nobody is told of anything here
+	o.Departments = w.depts
 	o.Provider, o.People, o.Staff, o.Sessions, o.Site = w.provider, w.people, w.staff, sessions, site
 	h, err := oidc.New(o)
 	must(t, err)

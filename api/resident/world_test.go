@@ -156,7 +156,7 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 	members := staff.New(w.DB, staff.Config{Now: w.Clock.Now})
 	sessions, err := session.New(session.Options{BaseURL: w.url, Residents: w.people, Staff: members, Acting: w.acting, Site: site, Log: log})
 	must(t, err)
-	signIn, err := oidc.New(oidc.Options{Issuer: w.url, Provider: idp, People: w.people, Staff: members, Sessions: sessions, Site: site, Now: w.Clock.Now, Log: log})
+	signIn, err := oidc.New(oidc.Options{Issuer: w.url, Provider: idp, People: w.people, Staff: members, Sessions: sessions, Site: site, Departments: w.Depts, Now: w.Clock.Now, Log: log})
 	must(t, err)
 
 	o := resident.Options{

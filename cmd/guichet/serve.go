@@ -152,7 +152,7 @@ func (w *world) handler() (http.Handler, error) {
 		return nil, err
 	}
 	provider, err := oidc.New(oidc.Options{
-		Issuer: w.cfg.BaseURL, Provider: w.provider, People: w.people, Staff: w.staff, Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log,
+		Issuer: w.cfg.BaseURL, Provider: w.provider, People: w.people, Staff: w.staff, Sessions: sessions, Site: w.site, Departments: w.depts, Now: w.clock.Now, Log: w.log,
 		Directory: oidc.Directory{Issuer: w.cfg.StaffIssuer, ClientID: w.cfg.StaffClientID, ClientSecret: w.cfg.StaffClientSecret.Reveal(), GroupsScope: "groups", FreshACR: w.cfg.StaffFreshACR},
 	})
 	if err != nil {
