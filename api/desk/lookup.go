@@ -59,9 +59,15 @@ func (h *Handler) lookup(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		h.fail(w, r, "look up", err)
 	default:
+		if why := form.Value("purpose"); slices.Contains(purposes, why) {
+			path += "?for=" + why
+		}
 		h.see(w, r, path)
 	}
 }
+
+// purposes are why somebody looks at a person's bill, as the form asks.
+var purposes = []string{"call", "counter", "letter", "check"}
 
 // missing says that nothing was found, or that the number was misheard: its check
 // character finds that without looking.
@@ -124,11 +130,16 @@ func billIDs(p payments.Payment) []string {
 	return ids
 }
 
-// viewed writes down that the reader has seen somebody's bill or payment. It comes
+// viewed writes down that the reader has seen somebody's bill or payment, and why if the
+// look-up form said it. It comes
 // before the page: what cannot be written down is not shown.
-func (h *Handler) viewed(ctx context.Context, objectType, objectID, residentID string) error {
-	return pgx.BeginFunc(ctx, h.DB, func(tx pgx.Tx) error {
-		return audit.Record(ctx, tx, audit.Event{Action: "staff.viewed", ObjectType: objectType, ObjectID: objectID, Subject: residentID, At: h.Now()})
+func (h *Handler) viewed(r *http.Request, objectType, objectID, residentID string) error {
+	details := map[string]any{}
+	if why := r.URL.Query().Get("for"); slices.Contains(purposes, why) {
+		details["purpose"] = why
+	}
+	return pgx.BeginFunc(r.Context(), h.DB, func(tx pgx.Tx) error {
+		return audit.Record(r.Context(), tx, audit.Event{Action: "staff.viewed", ObjectType: objectType, ObjectID: objectID, Subject: residentID, At: h.Now(), Details: details})
 	})
 }
 
@@ -207,7 +218,7 @@ func (h *Handler) bill(w http.ResponseWriter, r *http.Request) {
 		err = mayLookUp(p.Member, b)
 	}
 	if err == nil {
-		err = h.viewed(r.Context(), "bill", b.ID, b.ResidentID)
+		err = h.viewed(r, "bill", b.ID, b.ResidentID)
 	}
 	if err == nil {
 		err = h.readBill(r.Context(), b.ID, &p)
@@ -316,7 +327,7 @@ func (h *Handler) payment(w http.ResponseWriter, r *http.Request) {
 		err = mayLookUp(p.Member, bills...)
 	}
 	if err == nil {
-		err = h.viewed(r.Context(), "payment", found.ID, found.ResidentID)
+		err = h.viewed(r, "payment", found.ID, found.ResidentID)
 	}
 	if err == nil {
 		err = h.readPayment(r.Context(), found.ID, &p)
