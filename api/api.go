@@ -1,6 +1,7 @@
 // Package api puts the HTTP rooms together: which handler answers which path.
 //
 //	/                resident pages, sign-in        api/resident, api/oidc
+//	/account         the resident's own account     api/account
 //	/oidc, /.well-known   the OpenID Provider        api/oidc
 //	/api/v1          departments' JSON API          api/departments
 //	/desk            staff pages                    api/desk
@@ -22,6 +23,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 
+	"guichet/api/account"
 	"guichet/api/admin"
 	"guichet/api/departments"
 	"guichet/api/desk"
@@ -38,6 +40,7 @@ type Parts struct {
 	Site        *web.Site
 	Sessions    *session.Sessions
 	OIDC        *oidc.Handler
+	Account     *account.Handler
 	Resident    *resident.Handler
 	Desk        *desk.Handler
 	Admin       *admin.Handler
@@ -68,6 +71,7 @@ func New(p Parts) http.Handler {
 	r.Use(middleware.GetHead) // HEAD is GET without the body (RFC 9110, section 9.3.2)
 	r.Handle("/static/*", p.Site.Static())
 	p.OIDC.Routes(r)
+	p.Account.Routes(r)
 	p.Resident.Routes(r)
 	p.Desk.Routes(r)
 	p.Admin.Routes(r)

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"math/big"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,9 +24,12 @@ const (
 	codeTries = 5
 )
 
-// The one purpose of a code so far; a second one (step-up, change of address) is a
-// value beside it.
-const purposeSignIn = "signin"
+// The purposes of codes. One lives per browser or session and purpose.
+const (
+	purposeSignIn   = "signin"
+	purposeNewEmail = "new-email" // to an address that a signed-in person adds
+	purposeOldEmail = "old-email" // to the main address, before another takes its place
+)
 
 // MailTemplates holds this package's mails for internal/mail.
 //
@@ -73,27 +75,9 @@ func (s *Service) AskCode(ctx context.Context, r CodeRequest) error {
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		// The hash is slow on purpose: it comes after the limits, so that nobody can have it
-		// computed for nothing, and there are never more of them at once than connections.
-		code, salt := newCode()
-		hash := hashCode(code, salt)
-		codeID, now := id.New(), s.now()
-		// One live code per browser and purpose, not per address: a stranger who asks for
-		// codes to an address must not kill the one its owner is typing.
-		_, err = tx.Exec(ctx, `
-			update identity.email_code set replaced_at = $3
-			where browser = $1 and purpose = $2 and used_at is null and replaced_at is null`,
-			id.Hash(r.Browser), purposeSignIn, now)
+		codeID, code, err := s.putCode(ctx, tx, purposeSignIn, r.Browser, email)
 		if err != nil {
-			return fmt.Errorf("replace code: %w", err)
-		}
-		_, err = tx.Exec(ctx, `
-			insert into identity.email_code (id, purpose, browser, lookup, email, salt, hash, created_at, expires_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
-			codeID, purposeSignIn, id.Hash(r.Browser), lookup, s.master.Seal([]byte(email), []byte("code:"+codeID)),
-			salt, hash, now, now.Add(codeLife))
-		if err != nil {
-			return fmt.Errorf("store code: %w", err)
+			return err
 		}
 		p.Email, p.lookup, p.codeID = email, lookup, &codeID
 		if err := s.move(ctx, tx, &p, StepCode); err != nil {
@@ -103,7 +87,7 @@ func (s *Service) AskCode(ctx context.Context, r CodeRequest) error {
 			return err
 		}
 		return audit.Record(ctx, tx, audit.Event{
-			Action: "code.sent", ObjectType: "sign-in", ObjectID: p.ID, Subject: subject, At: now,
+			Action: "code.sent", ObjectType: "sign-in", ObjectID: p.ID, Subject: subject, At: s.now(),
 			Details: map[string]any{"purpose": purposeSignIn, "client": p.Service, "network": r.Visitor.Network, "device": r.Visitor.Device},
 		})
 	})
@@ -114,6 +98,34 @@ func (s *Service) AskCode(ctx context.Context, r CodeRequest) error {
 		return fmt.Errorf("ask for a code: %w", err)
 	}
 	return nil
+}
+
+// putCode stores a new code to an address, in the place of the one before. It is bound to
+// whoever holds a secret: the browser of a sign-in, or a session.
+func (s *Service) putCode(ctx context.Context, tx pgx.Tx, purpose, secret, email string) (codeID, code string, err error) {
+	// The hash is slow on purpose: it comes after the limits, so that nobody can have it
+	// computed for nothing, and there are never more of them at once than connections.
+	code, salt := newCode()
+	hash := hashCode(code, salt)
+	codeID, now := id.New(), s.now()
+	// One live code per browser and purpose, not per address: a stranger who asks for
+	// codes to an address must not kill the one its owner is typing.
+	_, err = tx.Exec(ctx, `
+		update identity.email_code set replaced_at = $3
+		where browser = $1 and purpose = $2 and used_at is null and replaced_at is null`,
+		id.Hash(secret), purpose, now)
+	if err != nil {
+		return "", "", fmt.Errorf("replace code: %w", err)
+	}
+	_, err = tx.Exec(ctx, `
+		insert into identity.email_code (id, purpose, browser, lookup, email, salt, hash, created_at, expires_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
+		codeID, purpose, id.Hash(secret), s.emailLookup(email), s.master.Seal([]byte(email), []byte("code:"+codeID)),
+		salt, hash, now, now.Add(codeLife))
+	if err != nil {
+		return "", "", fmt.Errorf("store code: %w", err)
+	}
+	return codeID, code, nil
 }
 
 // takeForCode always locks buckets in this order: network, address from the network,
@@ -171,7 +183,8 @@ type CodeTry struct {
 }
 
 // SignedIn is the outcome of a proof. Token is empty when the person is new and has
-// to say who they are first (Register).
+// to say who they are first (Register), or when a code of their authenticator app is
+// still to come.
 type SignedIn struct {
 	Token      string
 	ResidentID string
@@ -196,8 +209,22 @@ func (s *Service) tryCode(ctx context.Context, t CodeTry) (SignedIn, error) {
 	if err != nil {
 		return SignedIn{}, err
 	}
-	typed := strings.NewReplacer(" ", "", "-", "", "\u00a0", "", "\t", "").Replace(t.Code)
+	typed := digits(t.Code)
+	factor := FactorEmail
 	if subtle.ConstantTimeCompare(hashCode(typed, try.salt), try.hash) != 1 {
+		factor = FactorCounter // or wrong
+	}
+	var fromCounter bool
+	if factor == FactorCounter {
+		err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) (err error) {
+			fromCounter, err = s.useCounterCode(ctx, tx, try.lookup, t.Code)
+			return err
+		})
+		if err != nil {
+			return SignedIn{}, err
+		}
+	}
+	if factor == FactorCounter && !fromCounter {
 		if err := s.codeFailed(ctx, t, try); err != nil {
 			return SignedIn{}, err
 		}
@@ -221,15 +248,16 @@ func (s *Service) tryCode(ctx context.Context, t CodeTry) (SignedIn, error) {
 		if err != nil {
 			return err
 		}
+		pr := proof{pending: p, resident: residentID, factor: factor, session: t.Session, visitor: t.Visitor}
 		if state != Active {
 			refused = ErrSuspended
-			return s.refuse(ctx, tx, p, residentID, t.Visitor)
+			return s.refuse(ctx, tx, pr)
 		}
 		// The code arrived, whatever came back before.
 		if _, err := tx.Exec(ctx, `update identity.email set bounced = '' where lookup = $1 and bounced <> ''`, p.lookup); err != nil {
 			return err
 		}
-		in, err = s.signIn(ctx, tx, p, residentID, t.Session, t.Visitor)
+		in, err = s.advance(ctx, tx, pr)
 		return err
 	})
 	if err == nil {
@@ -245,6 +273,7 @@ func (s *Service) tryCode(ctx context.Context, t CodeTry) (SignedIn, error) {
 type aTry struct {
 	codeID, subject string
 	salt, hash      []byte
+	lookup          []byte
 	tries           int
 }
 
@@ -266,7 +295,7 @@ func (s *Service) takeTry(ctx context.Context, t CodeTry) (aTry, error) {
 		if err := s.Take(ctx, tx, "try-address", t.Visitor.Network+"\x00"+string(p.lookup), s.limits.TryAddress); err != nil {
 			return err
 		}
-		try.codeID = *p.codeID
+		try.codeID, try.lookup = *p.codeID, p.lookup
 		try.subject, _, err = s.residentByEmail(ctx, tx, p.lookup)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
@@ -301,13 +330,13 @@ func (s *Service) consume(ctx context.Context, tx pgx.Tx, codeID string) error {
 func (s *Service) codeFailed(ctx context.Context, t CodeTry, try aTry) error {
 	return pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
 		if try.subject != "" {
-			if err := s.remember(ctx, tx, signin{resident: try.subject, outcome: "failed", visitor: t.Visitor}); err != nil {
+			if err := s.remember(ctx, tx, signin{resident: try.subject, way: string(FactorEmail), outcome: "failed", visitor: t.Visitor}); err != nil {
 				return err
 			}
 		}
 		return audit.Record(ctx, tx, audit.Event{
 			Action: "signin.failed", ObjectType: "sign-in", ObjectID: t.Pending, Subject: try.subject, At: s.now(),
-			Details: map[string]any{"way": wayEmailCode, "try": try.tries, "network": t.Visitor.Network, "device": t.Visitor.Device},
+			Details: map[string]any{"way": FactorEmail, "try": try.tries, "network": t.Visitor.Network, "device": t.Visitor.Device},
 		})
 	})
 }
@@ -359,11 +388,12 @@ func (s *Service) Register(ctx context.Context, r Registration) (SignedIn, error
 		if err != nil {
 			return err
 		}
+		pr := proof{pending: p, resident: residentID, factor: FactorEmail, session: r.Session, visitor: r.Visitor}
 		if state != Active {
 			refused = ErrSuspended
-			return s.refuse(ctx, tx, p, residentID, r.Visitor)
+			return s.refuse(ctx, tx, pr)
 		}
-		in, err = s.signIn(ctx, tx, p, residentID, r.Session, r.Visitor)
+		in, err = s.advance(ctx, tx, pr)
 		return err
 	})
 	if err == nil {

@@ -58,7 +58,7 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{db: testdb.New(t), mail: &mailbox{}, now: time.Date(2026, 6, 1, 14, 0, 0, 0, time.UTC)}
 	var err error
-	w.Service, err = identity.New(t.Context(), w.db, identity.Config{Now: func() time.Time { return w.now }, Master: masterKey(t), Mail: w.mail})
+	w.Service, err = identity.New(t.Context(), w.db, identity.Config{Now: func() time.Time { return w.now }, BaseURL: "https://guichet.example", Master: masterKey(t), Mail: w.mail})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -624,7 +624,7 @@ func TestDestroyingThePersonalKeyForgetsThePerson(t *testing.T) {
 
 func TestAnotherMasterKeyOpensNothing(t *testing.T) {
 	w := newWorld(t)
-	_, err := identity.New(t.Context(), w.db, identity.Config{Now: func() time.Time { return w.now }, Master: masterKey(t), Mail: w.mail})
+	_, err := identity.New(t.Context(), w.db, identity.Config{Now: func() time.Time { return w.now }, BaseURL: "https://guichet.example", Master: masterKey(t), Mail: w.mail})
 	if !errors.Is(err, seal.ErrBroken) {
 		t.Errorf("New with a wrong master key: %v", err)
 	}

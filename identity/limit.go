@@ -27,6 +27,10 @@ type Limits struct {
 	CodeNetwork    Limit // codes asked for from one network
 	TryAddress     Limit // codes tried for one address, from one network
 	TryNetwork     Limit // codes tried from one network
+	SignInNetwork  Limit // sign-ins begun from one network
+	FactorTry      Limit // codes of an authenticator app and backup codes tried, per account
+	FactorNetwork  Limit // the same, from one network
+	Claim          Limit // receipts that one person tries to claim
 	ClientFailures Limit // wrong client secrets, per client and network
 	ClientNetwork  Limit // wrong client secrets from one network, whatever clients it names
 }
@@ -40,6 +44,10 @@ func DefaultLimits() Limits {
 		CodeNetwork:    Limit{20, time.Hour},
 		TryAddress:     Limit{10, 15 * time.Minute},
 		TryNetwork:     Limit{100, 15 * time.Minute},
+		SignInNetwork:  Limit{600, 15 * time.Minute},
+		FactorTry:      Limit{5, 15 * time.Minute},
+		FactorNetwork:  Limit{100, 15 * time.Minute},
+		Claim:          Limit{10, time.Hour},
 		ClientFailures: Limit{20, 15 * time.Minute},
 		ClientNetwork:  Limit{100, 15 * time.Minute},
 	}
@@ -54,6 +62,10 @@ func (l Limits) orDefault() Limits {
 		{&l.CodeNetwork, &d.CodeNetwork},
 		{&l.TryAddress, &d.TryAddress},
 		{&l.TryNetwork, &d.TryNetwork},
+		{&l.SignInNetwork, &d.SignInNetwork},
+		{&l.FactorTry, &d.FactorTry},
+		{&l.FactorNetwork, &d.FactorNetwork},
+		{&l.Claim, &d.Claim},
 		{&l.ClientFailures, &d.ClientFailures},
 		{&l.ClientNetwork, &d.ClientNetwork},
 	} {

@@ -18,6 +18,7 @@ type Step string
 const (
 	StepEmail    Step = "email"     // which address?
 	StepCode     Step = "code"      // a code is on its way
+	StepFactor   Step = "factor"    // one factor is proved, a second one is missing
 	StepProfile  Step = "profile"   // the address is proved and new here: who are you?
 	StepSignedIn Step = "signed-in" // proved; the department's application is still to be answered
 	StepDone     Step = "done"      // answered: a tombstone
@@ -26,9 +27,10 @@ const (
 // nextSteps is the state machine of a pending sign-in. A new address or a new code
 // goes back to StepCode.
 var nextSteps = map[Step][]Step{
-	StepEmail:    {StepCode, StepDone},
-	StepCode:     {StepCode, StepProfile, StepSignedIn, StepDone},
-	StepProfile:  {StepSignedIn, StepDone},
+	StepEmail:    {StepCode, StepFactor, StepSignedIn, StepDone},
+	StepCode:     {StepCode, StepFactor, StepProfile, StepSignedIn, StepDone},
+	StepFactor:   {StepFactor, StepSignedIn, StepDone},
+	StepProfile:  {StepFactor, StepSignedIn, StepDone},
 	StepSignedIn: {StepDone},
 }
 
@@ -53,28 +55,36 @@ type Pending struct {
 	Service    string // the client that asked; empty for Guichet itself
 	ReturnPath string // where to go when there is no request
 	Email      string // as typed, or as the client suggested
-	ResidentID string // from StepSignedIn on
+	ResidentID string // from StepFactor on
 	WantACR    int    // the level the person must reach; 0: any
 	CreatedAt  time.Time
+	proved     proofs
+	mergeInto  string
 	expiresAt  time.Time
 	lookup     []byte
 	codeID     *string
 }
 
-// NewPending is what a sign-in begins with. Resident is set when the person is
-// signed in already and only the department's question is open.
+// NewPending is what a sign-in begins with. ResidentID is set when the person is
+// signed in already, and only the department's question is open or, with StepUp, only a
+// second factor is missing.
 type NewPending struct {
 	Request    []byte
 	Service    string
 	ReturnPath string
 	EmailHint  string // pre-fills the form; ignored when it is no address
 	ResidentID string
+	StepUp     bool
+	MergeInto  string // the person proves a second account, to make it part of this one
 	WantACR    int
+	Visitor    Visitor
 }
 
 // Begin starts a sign-in for the browser that holds the given secret ("" for none)
 // and returns the secret to keep in its cookie: the same one while another sign-in of
-// that browser is open, so that two tabs do not disturb each other, else a new one.
+// that browser is open, so that two tabs do not disturb each other, else a new one. How
+// many sign-ins one network begins is limited: each is a row that nobody has paid for yet
+// with a proof. It returns a *LimitedError then, wrapped.
 func (s *Service) Begin(ctx context.Context, n NewPending, browser string) (Pending, string, error) {
 	now := s.now()
 	p := Pending{
@@ -84,6 +94,9 @@ func (s *Service) Begin(ctx context.Context, n NewPending, browser string) (Pend
 	var residentID *string
 	if n.ResidentID != "" {
 		p.Step, residentID = StepSignedIn, &n.ResidentID
+		if n.StepUp {
+			p.Step = StepFactor
+		}
 	}
 	var box []byte
 	if email, err := ParseEmail(n.EmailHint); err == nil {
@@ -91,6 +104,9 @@ func (s *Service) Begin(ctx context.Context, n NewPending, browser string) (Pend
 		box = s.master.Seal([]byte(email), []byte("pending:"+p.ID))
 	}
 	err := pgx.BeginFunc(ctx, s.db, func(tx pgx.Tx) error {
+		if err := s.Take(ctx, tx, "signin-network", n.Visitor.Network, s.limits.SignInNetwork); err != nil {
+			return err
+		}
 		var known bool
 		err := tx.QueryRow(ctx, `
 			select exists (select from identity.pending where browser = $1 and expires_at > $2 and step <> 'done')`,
@@ -103,9 +119,9 @@ func (s *Service) Begin(ctx context.Context, n NewPending, browser string) (Pend
 		}
 		_, err = tx.Exec(ctx, `
 			insert into identity.pending
-				(id, browser, step, request, service, return_path, email, resident_id, want_acr, created_at, expires_at)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`,
-			p.ID, id.Hash(browser), p.Step, p.Request, p.Service, p.ReturnPath, box, residentID, p.WantACR, now, p.expiresAt)
+				(id, browser, step, request, service, return_path, email, resident_id, want_acr, merge_into, created_at, expires_at)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, nullif($10, '')::uuid, $11, $12)`,
+			p.ID, id.Hash(browser), p.Step, p.Request, p.Service, p.ReturnPath, box, residentID, p.WantACR, n.MergeInto, now, p.expiresAt)
 		return err
 	})
 	if err != nil {
@@ -133,7 +149,8 @@ func (s *Service) pending(ctx context.Context, q Querier, sql, pendingID, browse
 	var box []byte
 	var residentID *string
 	err := q.QueryRow(ctx, sql, pendingID, id.Hash(browser), s.now()).
-		Scan(&p.Step, &p.Request, &p.Service, &p.ReturnPath, &box, &p.lookup, &p.codeID, &residentID, &p.WantACR, &p.CreatedAt, &p.expiresAt)
+		Scan(&p.Step, &p.Request, &p.Service, &p.ReturnPath, &box, &p.lookup, &p.codeID, &residentID,
+			&p.WantACR, &p.proved, &p.mergeInto, &p.CreatedAt, &p.expiresAt)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Pending{}, ErrNoPending
 	}
@@ -155,7 +172,7 @@ func (s *Service) pending(ctx context.Context, q Querier, sql, pendingID, browse
 
 const (
 	pendingSQL = `
-select step, request, service, return_path, email, email_lookup, code_id, resident_id, want_acr, created_at, expires_at
+select step, request, service, return_path, email, email_lookup, code_id, resident_id, want_acr, proved, coalesce(merge_into::text, ''), created_at, expires_at
 from identity.pending
 where id = $1 and browser = $2 and expires_at > $3 and step <> 'done'`
 	lockPendingSQL = pendingSQL + " for update"
@@ -180,8 +197,8 @@ func (s *Service) move(ctx context.Context, tx pgx.Tx, p *Pending, to Step) erro
 	}
 	_, err := tx.Exec(ctx, `
 		update identity.pending
-		set step = $2, email = $3, email_lookup = $4, code_id = $5, resident_id = $6, expires_at = $7
-		where id = $1`, p.ID, p.Step, box, p.lookup, p.codeID, residentID, p.expiresAt)
+		set step = $2, email = $3, email_lookup = $4, code_id = $5, resident_id = $6, proved = $7, expires_at = $8, return_path = $9
+		where id = $1`, p.ID, p.Step, box, p.lookup, p.codeID, residentID, orEmpty(p.proved), p.expiresAt, p.ReturnPath)
 	if err != nil {
 		return fmt.Errorf("move sign-in %s to %s: %w", p.ID, to, err)
 	}

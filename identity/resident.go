@@ -24,6 +24,7 @@ type State string
 const (
 	Active    State = "active"
 	Suspended State = "suspended" // may not sign in; tokens are dead
+	Merged    State = "merged"    // another account of the same person took it over
 	Closed    State = "closed"    // forgotten; the id stays in the books
 )
 
@@ -33,6 +34,8 @@ type Resident struct {
 	State     State
 	Lang      string // "en" or "fr"
 	Name      string
+	Phone     string // E.164; nobody has proved it
+	Address   PostalAddress
 	Email     string // the main one, verified
 	Bounced   string // RFC 3463 status when mail to it came back for good, else ""
 	UpdatedAt time.Time
@@ -40,7 +43,9 @@ type Resident struct {
 
 // profile is the sealed part of a resident. New fields need no migration.
 type profile struct {
-	Name string `json:"name"`
+	Name    string        `json:"name"`
+	Phone   string        `json:"phone,omitempty"`
+	Address PostalAddress `json:"address,omitzero"`
 }
 
 // ErrBadName says that text cannot stand as a person's name.
@@ -135,7 +140,7 @@ func (s *Service) open(row sealedResident) (Resident, error) {
 	if err := json.Unmarshal(plain, &p); err != nil {
 		return Resident{}, fmt.Errorf("read profile: %w", err)
 	}
-	r.Name = p.Name
+	r.Name, r.Phone, r.Address = p.Name, p.Phone, p.Address
 	if row.emailID != nil {
 		email, err := key.Open(row.email, []byte("email:"+*row.emailID))
 		if err != nil {
@@ -228,7 +233,7 @@ func (s *Service) Contact(ctx context.Context, tx pgx.Tx, email string) (string,
 }
 
 // Address resolves an opaque recipient for internal/mail: "resident:<id>",
-// "contact:<id>" or "code:<id>" (whoever is about to prove an address). A recipient that
+// "email:<id>" (one proved address), "change:<id>" (one replaced), "contact:<id>" or "code:<id>" (whoever is about to prove an address). A recipient that
 // does not exist, has been forgotten, or has no address is mail.ErrGone, wrapped.
 func (s *Service) Address(ctx context.Context, to string) (mail.Address, error) {
 	a, err := s.address(ctx, to)
@@ -250,6 +255,12 @@ func (s *Service) address(ctx context.Context, to string) (mail.Address, error) 
 	case "resident":
 		r, err := s.resident(ctx, s.db, ref)
 		return mail.Address{Email: r.Email, Name: r.Name}, err
+	case "email":
+		email, err := s.emailAddress(ctx, ref)
+		return mail.Address{Email: email}, err
+	case "change":
+		email, err := s.changeAddress(ctx, ref)
+		return mail.Address{Email: email}, err
 	case "contact":
 		email, err := s.contactEmail(ctx, ref)
 		return mail.Address{Email: email}, err
@@ -291,6 +302,8 @@ func (s *Service) Bounced(ctx context.Context, tx pgx.Tx, to, status string) err
 	switch kind {
 	case "resident":
 		_, err = tx.Exec(ctx, `update identity.email set bounced = $2 where resident_id = $1 and main`, ref, status)
+	case "email":
+		_, err = tx.Exec(ctx, `update identity.email set bounced = $2 where id = $1`, ref, status)
 	case "contact":
 		_, err = tx.Exec(ctx, `update identity.contact set bounced = $2 where id = $1`, ref, status)
 	}

@@ -69,7 +69,7 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	queue, err := jobs.New(w.db, log)
 	must(t, err)
-	w.people, err = identity.New(t.Context(), w.db, identity.Config{Now: now, Master: key, Mail: noMail{}})
+	w.people, err = identity.New(t.Context(), w.db, identity.Config{Now: now, BaseURL: "https://guichet.example", Master: key, Mail: noMail{}})
 	must(t, err)
 	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: "https://pay.example", Now: now, Master: key})
 	must(t, err)

@@ -94,7 +94,7 @@ func newWorld(t *testing.T) *world {
 		Render: func(payments.Receipt, string) ([]byte, error) { return []byte("%PDF-1.7"), nil },
 	}, payments.Config{BaseURL: "https://pay.example"})
 	w.newNightly(log)
-	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, Master: w.Key, Mail: w.mail})
+	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, BaseURL: "http://localhost", Master: w.Key, Mail: w.mail})
 	must(t, err)
 	suggest := map[string][]staff.Suggestion{"parking-agent": {{Role: staff.Agent311, DepartmentCode: "parking"}}, "parking-finance": {{Role: staff.FinanceClerk, DepartmentCode: "parking"}}}
 	for _, role := range staff.Roles() {

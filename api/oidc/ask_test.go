@@ -24,10 +24,10 @@ func TestAttack73EssentialLevelIsNotReached(t *testing.T) {
 	}
 	const two, three = `"urn:guichet:acr:2"`, `"urn:guichet:acr:3"`
 	b.code(a, "demo@example.com")
-	for _, values := range []string{three, `"urn:example:gold"`} {
-		for name, who := range map[string]*browser{"signed in": b, "not signed in": w.browser()} {
+	for values, browsers := range map[string][]*browser{three: {b}, `"urn:example:gold"`: {b, w.browser()}} { // who is not signed in may reach level 3
+		for name, who := range browsers {
 			if got := who.get(a.authorizeURL(essential(values))); got.query().Get("error") != "unmet_authentication_requirements" || got.query().Get("state") != "st-1" {
-				t.Errorf("%s, %s: %d %s", values, name, got.status, got.location)
+				t.Errorf("%s, browser %d: %d %s", values, name, got.status, got.location)
 			}
 		}
 	}
@@ -46,9 +46,19 @@ func TestAttack73EssentialLevelIsNotReached(t *testing.T) {
 	if tok := a.redeem(got.query().Get("code")); claimsOf(t, tok.IDToken)["acr"] != "urn:guichet:acr:2" {
 		t.Errorf("level 2: %s", tok.body)
 	}
+	// Somebody who has no second factor is asked for one, and declines: the order is not met.
+	weak := w.browser()
+	weak.code(a, "weak@example.com")
+	path := weak.startSignIn(a.authorizeURL(essential(two)))
+	if got := weak.get(path); !strings.Contains(got.body, "/account/passkeys/new?return=") {
+		t.Errorf("the page does not offer to set a factor up: %s", got.text())
+	}
+	if got := weak.follow(weak.post(path, url.Values{"do": {"cancel"}})); got.query().Get("error") != "unmet_authentication_requirements" {
+		t.Errorf("declined: %d %s", got.status, got.location)
+	}
 	// Somebody who has to prove more, and does not want to, goes back.
 	stranger := w.browser()
-	path := stranger.startSignIn(a.authorizeURL(essential(`"urn:guichet:acr:1"`)))
+	path = stranger.startSignIn(a.authorizeURL(essential(`"urn:guichet:acr:1"`)))
 	var want int
 	must(t, w.db.QueryRow(t.Context(), `select want_acr from identity.pending where id = $1`, strings.TrimPrefix(path, "/signin/")).Scan(&want))
 	if want != 1 {
@@ -156,7 +166,8 @@ func TestPromptSelectAccountAndCreate(t *testing.T) {
 			t.Errorf("prompt=%s does not lead to the sign-in page", prompt)
 		}
 	}
-	if got := b.get(a.authorizeURL(with(a.request(), "acr_values", "urn:guichet:acr:3 urn:guichet:acr:1 x"))); got.query().Get("code") == "" {
+	path = b.startSignIn(a.authorizeURL(with(a.request(), "acr_values", "urn:guichet:acr:3 urn:guichet:acr:1 x")))
+	if got := b.follow(b.post(path, url.Values{"do": {"cancel"}})); got.query().Get("code") == "" {
 		t.Errorf("a wish is no order: %s", got.location)
 	}
 }

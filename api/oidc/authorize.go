@@ -67,11 +67,12 @@ func (h *Handler) decide(w http.ResponseWriter, r *http.Request, a asked) {
 		return
 	}
 	n := identity.NewPending{Service: a.client.ID, EmailHint: a.request.LoginHint}
-	if next == provider.SignIn {
+	if next == provider.SignIn || next == provider.StepUp {
 		n.WantACR = a.request.WantACR()
 		a.request.Select = false // whoever types an address has chosen
-	} else {
-		n.ResidentID = a.person.ID
+	}
+	if next != provider.SignIn {
+		n.ResidentID, n.StepUp = a.person.ID, next == provider.StepUp
 	}
 	if n.Request, err = a.request.Pack(); err != nil {
 		h.brokenPage(w, r, "keep authorize request", err)

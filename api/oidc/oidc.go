@@ -112,6 +112,7 @@ func (h *Handler) Routes(r chi.Router) {
 		r.Get("/signin", h.begin)
 		r.Get("/signin/{id}", h.show)
 		r.Post("/signin/{id}", h.act)
+		r.Post("/signin/{id}/passkey", h.passkeyOptions)
 		r.Post("/signout", h.signOut)
 		r.Get("/signed-out", h.signedOut)
 		r.Get("/staff/signin", h.staffSignIn)

@@ -3,9 +3,11 @@ package oidc
 import (
 	"net/url"
 	"testing"
+	"time"
 
 	"guichet/api/web"
 	"guichet/api/web/webtest"
+	"guichet/identity"
 )
 
 func TestPages(t *testing.T) {
@@ -23,9 +25,16 @@ func TestPages(t *testing.T) {
 	third, bare := asked, asked
 	third.FirstParty = false
 	bare.FirstParty, bare.Sees = false, nil
+	upstairs := own
+	upstairs.StepUp, upstairs.Factors = true, identity.Factors{Passkeys: 1, App: true}
+	waiting := own
+	waiting.Factors, waiting.Recovery = upstairs.Factors, &identity.Recovery{ReadyAt: time.Date(2026, 6, 4, 14, 0, 0, 0, time.UTC)}
+	ready := waiting
+	ready.Ready, ready.Recovery = true, &identity.Recovery{FinishBy: time.Date(2026, 6, 4, 14, 0, 0, 0, time.UTC)}
 	webtest.Room(t, "oidc", files, webtest.Samples{
 		"oidc/email":      {own, asked},
 		"oidc/code":       {own, asked},
+		"oidc/factor":     {own, asked, upstairs, waiting, ready},
 		"oidc/profile":    {own, asked},
 		"oidc/consent":    {asked, third, bare},
 		"oidc/choose":     {asked},

@@ -15,21 +15,37 @@ import (
 	"guichet/identity/provider"
 )
 
-// begin starts a sign-in to Guichet itself: /signin?return=/bills.
+// begin starts a sign-in to Guichet itself: /signin?return=/bills. With level=2 the
+// person has to have proved level 2 just now; with again=1, anything.
 func (h *Handler) begin(w http.ResponseWriter, r *http.Request) {
-	back := session.LocalPath(r.URL.Query().Get("return"))
-	if _, ok := session.Resident(r.Context()); ok {
-		http.Redirect(w, r, back, http.StatusSeeOther)
-		return
+	q := r.URL.Query()
+	n := identity.NewPending{ReturnPath: session.LocalPath(q.Get("return"))}
+	if q.Get("level") == "2" {
+		n.WantACR = 2
 	}
-	if p, ok := h.start(w, r, identity.NewPending{ReturnPath: back}); ok {
+	p, ok := session.Resident(r.Context())
+	switch {
+	case ok && (n.WantACR == 2 && p.Fresh(h.now()) || n.WantACR == 0 && q.Get("again") == ""):
+		http.Redirect(w, r, n.ReturnPath, http.StatusSeeOther)
+		return
+	case ok && n.WantACR == 2:
+		n.ResidentID, n.StepUp = p.ID, true
+	case ok:
+		n.EmailHint = p.Email
+	}
+	if p, ok := h.start(w, r, n); ok {
 		h.enter(w, r, p, "")
 	}
 }
 
 // start begins a sign-in and binds it to the browser.
 func (h *Handler) start(w http.ResponseWriter, r *http.Request, n identity.NewPending) (identity.Pending, bool) {
+	n.Visitor = session.Visitor(r)
 	p, browser, err := h.people.Begin(r.Context(), n, h.sessions.SignInBrowser(r))
+	if limited(w, err) {
+		h.site.Fail(w, r, http.StatusTooManyRequests, "")
+		return p, false
+	}
 	if err != nil {
 		h.brokenPage(w, r, "begin sign-in", err)
 		return p, false
@@ -81,15 +97,42 @@ func (h *Handler) show(w http.ResponseWriter, r *http.Request) {
 		h.pendingFailed(w, r, err)
 		return
 	}
-	if f.Step == identity.StepSignedIn {
+	switch f.Step {
+	case identity.StepSignedIn:
 		if f.client != nil && f.request.Select {
 			h.choose(w, r, f)
 			return
 		}
 		h.proceed(w, r, f)
+	case identity.StepFactor:
+		h.factor(w, r, f)
+	default:
+		h.page(w, r, http.StatusOK, f, nil)
+	}
+}
+
+// factor asks for the factor that is missing, unless the person has set it up meanwhile.
+func (h *Handler) factor(w http.ResponseWriter, r *http.Request, f flow) {
+	p, ok := session.Resident(r.Context())
+	if ok && p.ID == f.ResidentID && p.Fresh(h.now()) {
+		after, err := h.people.Reached(r.Context(), f.ID, f.browser, p)
+		if err != nil {
+			h.stepFailed(w, r, f, err)
+			return
+		}
+		h.onward(w, r, after)
 		return
 	}
 	h.page(w, r, http.StatusOK, f, nil)
+}
+
+// onward leads to where a sign-in goes on.
+func (h *Handler) onward(w http.ResponseWriter, r *http.Request, p identity.Pending) {
+	if p.Step == identity.StepDone {
+		h.see(w, r, p.ReturnPath)
+		return
+	}
+	h.see(w, r, "/signin/"+p.ID)
 }
 
 // proceed goes on after the person has proved who they are.
@@ -224,6 +267,14 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request) {
 		h.askCode(w, r, f, form, f.Email)
 	case "code":
 		h.tryCode(w, r, f, form)
+	case "factor":
+		h.tryApp(w, r, f, form)
+	case "recover":
+		h.requestRecovery(w, r, f)
+	case "finish":
+		h.finishRecovery(w, r, f)
+	case "passkey":
+		h.tryPasskey(w, r, f, form)
 	case "profile":
 		h.register(w, r, f, form)
 	case "keep":
@@ -289,6 +340,78 @@ func (h *Handler) tryCode(w http.ResponseWriter, r *http.Request, f flow, form *
 	h.page(w, r, http.StatusUnprocessableEntity, f, form)
 }
 
+// passkeyOptions answers the script that asks what to ask the browser.
+func (h *Handler) passkeyOptions(w http.ResponseWriter, r *http.Request) {
+	options, err := h.people.PasskeyOptions(r.Context(), chi.URLParam(r, "id"), h.sessions.SignInBrowser(r))
+	switch {
+	case errors.Is(err, identity.ErrNoPending):
+		writeJSON(w, http.StatusBadRequest, map[string]string{"error": "no such sign-in in this browser"})
+	case errors.Is(err, context.Canceled): // the page was left
+	case err != nil:
+		h.broken(w, r, "begin a passkey sign-in", err)
+	default:
+		writeJSON(w, http.StatusOK, options)
+	}
+}
+
+func (h *Handler) tryPasskey(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
+	in, err := h.people.TryPasskey(r.Context(), identity.PasskeyTry{
+		Pending: f.ID, Browser: f.browser, Response: []byte(form.Value("response")), Session: h.sessions.ResidentToken(r), Visitor: session.Visitor(r),
+	})
+	switch {
+	case err == nil:
+		h.signedIn(w, r, f, in)
+	case errors.Is(err, identity.ErrPasskey):
+		form.Fail("", "oidc.passkey.refused")
+		h.page(w, r, http.StatusUnprocessableEntity, f, form)
+	default:
+		h.stepFailed(w, r, f, err)
+	}
+}
+
+func (h *Handler) tryApp(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
+	in, err := h.people.TryApp(r.Context(), identity.CodeTry{
+		Pending: f.ID, Browser: f.browser, Code: form.Value("app"), Session: h.sessions.ResidentToken(r), Visitor: session.Visitor(r),
+	})
+	switch {
+	case err == nil:
+		h.signedIn(w, r, f, in)
+	case errors.Is(err, identity.ErrWrongFactor):
+		form.Fail("app", "oidc.factor.wrong")
+		form.Values.Del("app")
+		h.page(w, r, http.StatusUnprocessableEntity, f, form)
+	case limited(w, err):
+		form.Fail("", "oidc.code.tried")
+		h.page(w, r, http.StatusTooManyRequests, f, form)
+	default:
+		h.stepFailed(w, r, f, err)
+	}
+}
+
+// requestRecovery opens a recovery, and says on the same page how it goes on.
+func (h *Handler) requestRecovery(w http.ResponseWriter, r *http.Request, f flow) {
+	if err := h.people.RequestRecovery(r.Context(), f.ID, f.browser, session.Visitor(r)); err != nil {
+		h.stepFailed(w, r, f, err)
+		return
+	}
+	h.see(w, r, "/signin/"+f.ID)
+}
+
+// finishRecovery signs in without the factors that were lost, to set up a new passkey.
+func (h *Handler) finishRecovery(w http.ResponseWriter, r *http.Request, f flow) {
+	in, err := h.people.FinishRecovery(r.Context(), identity.CodeTry{Pending: f.ID, Browser: f.browser, Visitor: session.Visitor(r)})
+	if errors.Is(err, identity.ErrNotFound) {
+		h.see(w, r, "/signin/"+f.ID)
+		return
+	}
+	if err != nil {
+		h.stepFailed(w, r, f, err)
+		return
+	}
+	h.sessions.SetResident(w, in.Token)
+	h.see(w, r, "/account/passkeys/new")
+}
+
 func (h *Handler) register(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
 	in, err := h.people.Register(r.Context(), identity.Registration{
 		Pending: f.ID, Browser: f.browser, Name: form.Value("name"), Lang: form.Value("language"),
@@ -307,14 +430,10 @@ func (h *Handler) register(w http.ResponseWriter, r *http.Request, f flow, form 
 
 // signedIn gives the browser its new session, if there is one already, and goes on.
 func (h *Handler) signedIn(w http.ResponseWriter, r *http.Request, f flow, in identity.SignedIn) {
-	to := "/signin/" + f.ID
 	if in.Token != "" {
 		h.sessions.SetResident(w, in.Token)
-		if in.Pending.Step == identity.StepDone {
-			to = in.Pending.ReturnPath
-		}
 	}
-	h.see(w, r, to)
+	h.onward(w, r, in.Pending)
 }
 
 func (h *Handler) agree(w http.ResponseWriter, r *http.Request, f flow, form *web.Form) {
@@ -333,7 +452,17 @@ func (h *Handler) agree(w http.ResponseWriter, r *http.Request, f flow, form *we
 
 func (h *Handler) cancel(w http.ResponseWriter, r *http.Request, f flow) {
 	if f.client == nil {
-		h.see(w, r, "/")
+		h.see(w, r, "/account") // where a step-up of our own began
+		return
+	}
+	// Somebody signed in who only declines the second factor goes on without: a client that
+	// merely wished for it is content, one that ordered it is told.
+	if p, ok := session.Resident(r.Context()); ok && f.Step == identity.StepFactor && p.ID == f.ResidentID {
+		if err := h.people.Decline(r.Context(), f.ID, f.browser, p); err != nil {
+			h.stepFailed(w, r, f, err)
+			return
+		}
+		h.see(w, r, "/signin/"+f.ID)
 		return
 	}
 	reply, err := h.provider.Fail(r.Context(), f.ID, f.browser, provider.Denied())
@@ -380,6 +509,11 @@ type signInPage struct {
 	Sees       []string // scopes beyond openid
 	Contexts   []acting // for whom they could go on; nil: nobody asks, or there is nobody
 	Brand      *brand   // of the department; nil: none of its own
+	Address    string   // of the page itself
+	Factors    identity.Factors
+	StepUp     bool // there is a session already
+	Recovery   *identity.Recovery
+	Ready      bool // the wait of the recovery is over
 }
 
 func (f flow) serviceName(lang string) string {
@@ -392,7 +526,7 @@ func (f flow) serviceName(lang string) string {
 // page shows the page of the step, in whatever state the form is.
 func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flow, form *web.Form) {
 	lang := web.Lang(r)
-	p := signInPage{Form: form, Service: f.serviceName(lang), Email: f.Email}
+	p := signInPage{Form: form, Service: f.serviceName(lang), Email: f.Email, Address: "/signin/" + f.ID}
 	if f.client != nil {
 		p.Department, p.FirstParty = f.client.Department.In(lang), f.client.FirstParty
 		// Browsers hold form-action against every redirect that follows, so also
@@ -402,11 +536,11 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flo
 		p.Brand = h.brand(r, f.client.DepartmentID, lang, p.Department)
 	}
 	name := map[identity.Step]string{
-		identity.StepEmail: "oidc/email", identity.StepCode: "oidc/code",
+		identity.StepEmail: "oidc/email", identity.StepCode: "oidc/code", identity.StepFactor: "oidc/factor",
 		identity.StepProfile: "oidc/profile", identity.StepSignedIn: "oidc/consent",
 	}[f.Step]
 	if person, ok := session.Resident(r.Context()); ok {
-		p.Name = person.Name
+		p.Name, p.StepUp = person.Name, person.ID == f.ResidentID
 		if f.Step == identity.StepSignedIn {
 			var err error
 			if p.Contexts, err = h.contexts(r.Context(), f, person); err != nil {
@@ -414,6 +548,21 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flo
 				return
 			}
 		}
+	}
+	if f.Step == identity.StepFactor {
+		var err error
+		if p.Factors, err = h.people.Factors(r.Context(), f.ResidentID); err != nil {
+			h.brokenPage(w, r, "read factors", err)
+			return
+		}
+		if p.Recovery, err = h.people.Recovery(r.Context(), f.ResidentID); err != nil {
+			h.brokenPage(w, r, "read recovery", err)
+			return
+		}
+		p.Ready = p.Recovery != nil && !p.Recovery.ReadyAt.After(h.now())
+	}
+	if f.Step != identity.StepSignedIn && f.Step != identity.StepProfile {
+		h.site.AllowScript(w)
 	}
 	h.site.Page(w, r, status, name, p)
 }

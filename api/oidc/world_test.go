@@ -110,7 +110,7 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 	var handler http.Handler
 	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handler.ServeHTTP(rw, r) }))
 	t.Cleanup(srv.Close)
-	w.url = srv.URL
+	w.url = strings.Replace(srv.URL, "127.0.0.1", "localhost", 1) // no browser makes passkeys for a number
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -123,26 +123,26 @@ func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *w
 	master, err := seal.New(raw)
 	must(t, err)
 	wide := identity.Limit{Burst: 1000, Per: time.Minute}
-	people := identity.Config{Now: w.clock, Master: master, Mail: w.mail, Limits: identity.Limits{
+	people := identity.Config{Now: w.clock, BaseURL: w.url, Master: master, Mail: w.mail, Limits: identity.Limits{
 		CodeAgain: wide, CodeAddress: wide, CodeTotal: wide, CodeNetwork: wide, TryAddress: wide, TryNetwork: wide,
 	}}
-	o := oidc.Options{Issuer: srv.URL, Now: w.clock, Log: log}
+	o := oidc.Options{Issuer: w.url, Now: w.clock, Log: log}
 	for _, option := range options {
 		option(&people, &o)
 	}
 	w.people, err = identity.New(t.Context(), w.db, people)
 	must(t, err)
-	w.acting, err = delegation.New(t.Context(), w.db, delegation.Config{People: w.people, Mail: &mailbox{}, Master: master, Now: w.clock, BaseURL: srv.URL})
+	w.acting, err = delegation.New(t.Context(), w.db, delegation.Config{People: w.people, Mail: &mailbox{}, Master: master, Now: w.clock, BaseURL: w.url})
 	must(t, err)
-	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: srv.URL, Now: w.clock, Master: master, Acting: w.acting, Development: true})
+	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: w.url, Now: w.clock, Master: master, Acting: w.acting, Development: true})
 	must(t, err)
 	must(t, w.provider.TendKeys(t.Context()))
 	w.staff = staff.New(w.db, staff.Config{Now: w.clock, Alarm: []string{"duty@city.example"}, Mail: w.mail, People: w.people, Suggest: map[string][]staff.Suggestion{
 		"guichet-finance-clerk":      {{Role: staff.FinanceClerk}},
 		"guichet-department-parking": {{Role: staff.Department, DepartmentCode: "parking"}},
 	}})
-	site := web.New(web.Options{BaseURL: srv.URL, Dev: true, Log: log, Viewer: session.Viewer})
-	sessions, err := session.New(session.Options{BaseURL: srv.URL, Residents: w.people, Staff: w.staff, Acting: w.acting, Site: site, Log: log})
+	site := web.New(web.Options{BaseURL: w.url, Dev: true, Log: log, Viewer: session.Viewer})
+	sessions, err := session.New(session.Options{BaseURL: w.url, Residents: w.people, Staff: w.staff, Acting: w.acting, Site: site, Log: log})
 	must(t, err)
 	w.depts = department.New(w.db, master, nil, w.clock) // without a queue: nobody is told of anything here
 	o.Departments = w.depts

@@ -191,8 +191,6 @@ func TestResidentInBrowser(t *testing.T) {
 	browser.Light(t, page)
 	browser.Go(t, page, w.url+"/")
 	look(t, page, "home-paid")
-	browser.Go(t, page, w.url+"/account")
-	look(t, page, "account")
 	browser.Click(t, page, `main form[action="/signout"] button`)
 	see(t, page, "signed-out-en")
 }

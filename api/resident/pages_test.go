@@ -7,7 +7,6 @@ import (
 
 	"guichet/api/web"
 	"guichet/api/web/webtest"
-	"guichet/identity"
 	"guichet/identity/delegation"
 	"guichet/internal/clock"
 	"guichet/internal/money"
@@ -167,7 +166,6 @@ func TestPages(t *testing.T) {
 		"resident/acting-ended":   {nil},
 		"resident/acting-proof":   {"/signin?level=2"},
 		"resident/acting-limit":   {limitPage{payments.LimitError{Limit: 5000}, "Boulangerie Démo"}, limitPage{payments.LimitError{Limit: 5000, Spent: 100, PerMonth: true}, "Boulangerie Démo"}},
-		"resident/account":        {identity.Person{Name: "Léa", Email: "resident@demo.example", SignedInAt: noon}},
 	})
 }
 

@@ -91,7 +91,6 @@ func (h *Handler) Routes(r chi.Router) {
 		h.actingRoutes(r.With(session.RequireResident))
 		r.Get("/verify", h.verifyPage)
 		r.Get("/verify/{code}", h.verify)
-		r.With(session.RequireResident).Get("/account", h.account)
 		r = r.With(h.inContext)
 		r.Get("/", h.home)
 		r.Get("/pay", h.findPage)
@@ -177,10 +176,4 @@ func (h *Handler) toHome(w http.ResponseWriter, r *http.Request) { h.see(w, r, "
 // posted: by the language switch, or after the back button.
 func (h *Handler) toCheckout(w http.ResponseWriter, r *http.Request) {
 	h.see(w, r, "/checkout/"+chi.URLParam(r, "id"))
-}
-
-// account shows a resident what we know of them.
-func (h *Handler) account(w http.ResponseWriter, r *http.Request) {
-	p, _ := session.Resident(r.Context())
-	h.Site.Page(w, r, http.StatusOK, "resident/account", p)
 }

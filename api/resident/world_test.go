@@ -147,7 +147,7 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 	},
 		payments.Config{BaseURL: w.url})
 
-	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, Master: w.Key, Mail: w.codes})
+	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, BaseURL: w.url, Master: w.Key, Mail: w.codes})
 	must(t, err)
 	w.acting, err = delegation.New(t.Context(), w.DB, delegation.Config{People: w.people, Mail: w.codes, Master: w.Key, Now: w.Clock.Now, BaseURL: w.url})
 	must(t, err)

@@ -37,7 +37,7 @@ func open(t *testing.T, db *pgxpool.Pool, baseURL string) *session.Sessions {
 		t.Fatal(err)
 	}
 	now := func() time.Time { return time.Date(2026, 6, 1, 14, 0, 0, 0, time.UTC) }
-	people, err := identity.New(t.Context(), db, identity.Config{Now: now, Master: master, Mail: noMail{}})
+	people, err := identity.New(t.Context(), db, identity.Config{Now: now, BaseURL: baseURL, Master: master, Mail: noMail{}})
 	if err != nil {
 		t.Fatal(err)
 	}

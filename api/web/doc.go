@@ -9,7 +9,8 @@
 // A page is written whole or not at all: it is rendered into a buffer, and a
 // missing value, word or argument is an error, never an empty spot. English and
 // French have the same keys and the same placeholders, or the program does not start.
-// Pages work without JavaScript and load nothing from elsewhere.
+// Pages work without JavaScript and load nothing from elsewhere. The one script, for
+// passkeys, is on the few pages that ask for one.
 //
 // # Writing a page
 //
@@ -24,7 +25,7 @@
 //	{{define "main"}}<h1>{{template "title" .}}</h1> … {{money .Total}}{{end}}
 //
 // Functions: t and h (words; h for keys ending in _html, whose arguments are escaped),
-// msg (a Message), money, sum, date, day, datetime, isodate, number, code, lang, otherlang, asset,
+// msg (a Message), money, sum, date, day, datetime, isodate, number, code, lang, otherlang, asset, script,
 // field and choice (forms), steps, crumbs, pages, dict, list. Components are templates:
 // errors, errormark, field, choice, steps, crumbs, pagination, icon-good and the like.
 // Words take their arguments as name and value: {{t "resident.home.save" "Amount" .Save}}.

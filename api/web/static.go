@@ -3,9 +3,12 @@ package web
 import (
 	"bytes"
 	"crypto/sha256"
+	"crypto/sha512"
 	"embed"
+	"encoding/base64"
 	"encoding/hex"
 	"fmt"
+	"html/template"
 	"io/fs"
 	"mime"
 	"net/http"
@@ -22,6 +25,7 @@ var own embed.FS
 type asset struct {
 	name, kind string
 	content    []byte
+	integrity  string // as a script element names it
 }
 
 type assets struct {
@@ -44,7 +48,8 @@ func loadAssets() (assets, error) {
 		ext := path.Ext(e.Name())
 		at := "/static/" + strings.TrimSuffix(e.Name(), ext) + "." + hex.EncodeToString(sum[:6]) + ext
 		a.byName[e.Name()] = at
-		a.byPath[at] = asset{e.Name(), mime.TypeByExtension(ext), content}
+		whole := sha512.Sum384(content)
+		a.byPath[at] = asset{e.Name(), mime.TypeByExtension(ext), content, "sha384-" + base64.StdEncoding.EncodeToString(whole[:])}
 	}
 	return a, nil
 }
@@ -57,7 +62,17 @@ func (a assets) href(name string) (string, error) {
 	return at, nil
 }
 
-// Static serves the style sheet and pictures; mount it at /static/.
+// script writes the element that loads a script of ours. The page must be allowed it:
+// see Site.AllowScript.
+func (a assets) script(name string) (template.HTML, error) {
+	at, err := a.href(name)
+	if err != nil {
+		return "", err
+	}
+	return template.HTML(fmt.Sprintf(`<script src="%s" integrity="%s" defer></script>`, at, a.byPath[at].integrity)), nil
+}
+
+// Static serves the style sheet, pictures and the script; mount it at /static/.
 func (s *Site) Static() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		file, ok := s.assets.byPath[r.URL.Path]

@@ -326,7 +326,7 @@ func (s *Site) write(w http.ResponseWriter, r *http.Request, status int, text []
 }
 
 // policy is the Content-Security-Policy: our own style sheet and pictures, no
-// script. Browsers apply form-action also to where a form's answer redirects, so
+// script (AllowScript adds it where it is needed). Browsers apply form-action also to where a form's answer redirects, so
 // the processor's page is listed.
 func policy(formHosts []string) string {
 	return "default-src 'none'; style-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; form-action " +
@@ -336,7 +336,20 @@ func policy(formHosts []string) string {
 // AllowForms lets the forms of the page about to be written lead to more origins:
 // a sign-in that ends at another site's redirect address. Call it before Page.
 func (s *Site) AllowForms(w http.ResponseWriter, origins ...string) {
-	w.Header().Set("Content-Security-Policy", s.csp+" "+strings.Join(origins, " "))
+	w.Header().Set("Content-Security-Policy", s.policyOf(w)+" "+strings.Join(origins, " "))
+}
+
+// AllowScript lets the page about to be written run our own script file and ask our own
+// server. Only pages with a passkey need it, never one beside a payment. Call it before Page.
+func (s *Site) AllowScript(w http.ResponseWriter) {
+	w.Header().Set("Content-Security-Policy", "script-src 'self'; connect-src 'self'; "+s.policyOf(w))
+}
+
+func (s *Site) policyOf(w http.ResponseWriter) string {
+	if chosen := w.Header().Get("Content-Security-Policy"); chosen != "" {
+		return chosen
+	}
+	return s.csp
 }
 
 // Pages lists the pages of a room, for its test.
@@ -367,6 +380,7 @@ func (s *Site) funcs(lang string) template.FuncMap {
 		"lang":      func() string { return lang },
 		"otherlang": func() string { return otherLang(lang) },
 		"asset":     s.assets.href,
+		"script":    s.assets.script,
 		"field":     field,
 		"choice":    choice,
 		"steps":     steps,

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"guichet/api"
+	"guichet/api/account"
 	"guichet/api/admin"
 	"guichet/api/departments"
 	"guichet/api/desk"
@@ -160,6 +161,9 @@ func (w *world) handler() (http.Handler, error) {
 	}
 	return api.New(api.Parts{
 		Site: w.site, Sessions: sessions, OIDC: provider,
+		Account: account.New(account.Options{
+			People: w.people, Provider: w.provider, Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log, Receipts: w.payments.ReceiptsOf,
+		}),
 		Resident: resident.New(resident.Options{
 			DB: w.db, Payments: w.payments, Bills: w.bills, Books: w.books, People: w.people, Acting: w.acting, Departments: w.depts,
 			Sessions: sessions, Site: w.site, Documents: w.documents, Now: w.clock.Now, Log: w.log,
@@ -263,9 +267,16 @@ func (w *world) housekeep(ctx context.Context) error {
 	if err := w.provider.TendKeys(ctx); err != nil {
 		return err
 	}
-	for _, sweep := range []func(context.Context) (int64, error){w.people.Sweep, w.provider.Sweep, w.staff.Sweep, w.acting.Tend} {
-		if _, err := sweep(ctx); err != nil {
+	for what, work := range map[string]func(context.Context) (int64, error){
+		"tell of recoveries": w.people.TellRecoveries, "close accounts": w.people.CloseDue,
+		"sweep residents": w.people.Sweep, "sweep provider": w.provider.Sweep, "sweep staff": w.staff.Sweep, "tend rights": w.acting.Tend,
+	} {
+		n, err := work(ctx)
+		if err != nil {
 			return err
+		}
+		if n > 0 {
+			w.log.InfoContext(ctx, "housekeeping", "what", what, "rows", n)
 		}
 	}
 	return nil

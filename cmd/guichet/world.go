@@ -138,7 +138,7 @@ func (w *world) openRooms(ctx context.Context) error {
 		DB: w.db, Books: w.books, Bills: w.bills, Departments: w.depts, Processor: w.processor,
 		Queue: w.queue, Outbox: w.outbox, Links: links, Render: w.documents.Receipt, Now: w.clock.Now, Log: w.log,
 	}, payments.Config{BaseURL: w.cfg.BaseURL})
-	if w.people, err = identity.New(ctx, w.db, identity.Config{Now: w.clock.Now, Master: w.key, Mail: w.outbox}); err != nil {
+	if w.people, err = identity.New(ctx, w.db, identity.Config{Now: w.clock.Now, BaseURL: w.cfg.BaseURL, Master: w.key, Mail: w.outbox}); err != nil {
 		return err
 	}
 	if w.acting, err = delegation.New(ctx, w.db, delegation.Config{People: w.people, Mail: w.outbox, Master: w.key, Now: w.clock.Now, BaseURL: w.cfg.BaseURL}); err != nil {

@@ -72,7 +72,7 @@ func newWorld(t *testing.T) *world {
 	now := func() time.Time { return w.at }
 	master, err := seal.New(bytes.Repeat([]byte{7}, seal.Size))
 	must(t, err)
-	w.people, err = identity.New(t.Context(), w.db, identity.Config{Now: now, Master: master, Mail: w})
+	w.people, err = identity.New(t.Context(), w.db, identity.Config{Now: now, BaseURL: "https://guichet.example", Master: master, Mail: w})
 	must(t, err)
 	w.Service, err = delegation.New(t.Context(), w.db, delegation.Config{People: w.people, Mail: w, Master: master, Now: now, BaseURL: "https://pay.example.ca"})
 	must(t, err)

@@ -220,6 +220,7 @@ type Next int
 
 const (
 	SignIn Next = iota + 1 // the person must prove who they are, or more than they did
+	StepUp                 // a factor is missing, and only that is asked for
 	Choose                 // the person picks: this account or another
 	Ask                    // the person must be told, or asked, what the department will see
 	Answer                 // a code can be issued
@@ -227,12 +228,16 @@ const (
 
 // Decide says what a request needs before it can be answered, with person nil when
 // nobody is signed in; the client was read for that person. With prompt=none it returns
-// an *Error instead of SignIn, Choose or Ask.
+// an *Error instead of SignIn, StepUp, Choose or Ask.
 func (s *Service) Decide(ctx context.Context, c Client, r Request, person *identity.Person) (Next, error) {
-	if !r.reachable() && (person == nil || !r.met(person.ACR)) {
+	top := slices.Max(identity.Levels())
+	if person != nil {
+		top = person.Top()
+	}
+	if !r.met(top) && (person == nil || !r.met(person.ACR)) {
 		return 0, unmet()
 	}
-	ok := person != nil && !r.Login && !r.Create && r.met(person.ACR)
+	ok := person != nil && !r.Login && !r.Create
 	if ok && r.MaxAge != nil {
 		// OpenID Connect Core 3.1.2.1: max_age=0 is like prompt=login.
 		ok = *r.MaxAge > 0 && s.now().Sub(person.SignedInAt) <= *r.MaxAge
@@ -244,14 +249,15 @@ func (s *Service) Decide(ctx context.Context, c Client, r Request, person *ident
 		}
 		ok = same
 	}
-	if ok && person.ACR < r.ACR && !r.None { // a wish: worth a question, not worth a refusal
-		ok = false
-	}
+	// A level that is a wish is worth a question, not worth a refusal.
+	short := ok && (!r.met(person.ACR) || person.ACR < min(r.ACR, top) && !r.None)
 	switch {
-	case !ok && r.None:
+	case (!ok || short) && r.None:
 		return 0, &Error{"login_required", "the person has to sign in"}
 	case !ok:
 		return SignIn, nil
+	case short:
+		return StepUp, nil
 	case r.Select:
 		return Choose, nil
 	}

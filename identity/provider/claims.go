@@ -49,9 +49,6 @@ func wishedACR(values []string) int {
 // level includes the lower ones.
 func (r Request) met(level int) bool { return r.NeedACR == nil || level >= slices.Min(r.NeedACR) }
 
-// reachable reports whether signing in could satisfy it.
-func (r Request) reachable() bool { return r.met(slices.Max(identity.Levels())) }
-
 // WantACR is the level that the sign-in page should lead to.
 func (r Request) WantACR() int {
 	if r.NeedACR != nil {

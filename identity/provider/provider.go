@@ -51,6 +51,7 @@ func New(ctx context.Context, db *pgxpool.Pool, people *identity.Service, c Conf
 			return nil, fmt.Errorf("open provider: %w", err)
 		}
 	}
+	people.OnRevoke(s.revoke)
 	return s, nil
 }
 

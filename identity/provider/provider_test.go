@@ -44,7 +44,7 @@ func newWorld(t *testing.T, development bool) *world {
 	if w.master, err = seal.New(raw); err != nil {
 		t.Fatal(err)
 	}
-	w.people, err = identity.New(t.Context(), w.db, identity.Config{Now: w.clock, Master: w.master, Mail: noMail{}})
+	w.people, err = identity.New(t.Context(), w.db, identity.Config{Now: w.clock, BaseURL: "https://guichet.example", Master: w.master, Mail: noMail{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	people, err := identity.New(t.Context(), w.db, identity.Config{Now: now, Master: master, Mail: &w.mail})
+	people, err := identity.New(t.Context(), w.db, identity.Config{Now: now, BaseURL: "https://guichet.example", Master: master, Mail: &w.mail})
 	if err != nil {
 		t.Fatal(err)
 	}

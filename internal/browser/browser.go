@@ -168,6 +168,22 @@ func Fill(t testing.TB, page *rod.Page, selector, text string) {
 	}
 }
 
+// Passkeys gives a page a device that makes and keeps passkeys, and whose owner always
+// confirms. Pages of the same window opened later have none.
+func Passkeys(t testing.TB, page *rod.Page) {
+	t.Helper()
+	if err := (proto.WebAuthnEnable{}).Call(page); err != nil {
+		t.Fatalf("enable passkeys: %v", err)
+	}
+	_, err := proto.WebAuthnAddVirtualAuthenticator{Options: &proto.WebAuthnVirtualAuthenticatorOptions{
+		Protocol: proto.WebAuthnAuthenticatorProtocolCtap2, Transport: proto.WebAuthnAuthenticatorTransportInternal,
+		HasResidentKey: true, HasUserVerification: true, IsUserVerified: true, AutomaticPresenceSimulation: true,
+	}}.Call(page)
+	if err != nil {
+		t.Fatalf("add a device for passkeys: %v", err)
+	}
+}
+
 // Text returns the text that a reader sees in what a CSS selector finds.
 func Text(t testing.TB, page *rod.Page, selector string) string {
 	t.Helper()

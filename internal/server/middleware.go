@@ -207,7 +207,7 @@ func (a *answer) fill() {
 		"Cache-Control":                "no-store",
 		"Content-Security-Policy":      policy,
 		"Cross-Origin-Resource-Policy": "same-origin",
-		"Permissions-Policy":           "camera=(), geolocation=(), microphone=(), payment=()",
+		"Permissions-Policy":           "camera=(), geolocation=(), microphone=(), payment=(), publickey-credentials-create=(self), publickey-credentials-get=(self)",
 		"Referrer-Policy":              "no-referrer",
 		"X-Content-Type-Options":       "nosniff",
 		"X-Frame-Options":              "DENY",
