@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/csv"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -27,9 +26,13 @@ type ledgerCmd struct {
 	Chart     chartCmd     `cmd:"" help:"Bring the accounts to a chart in a CSV file; shows what changes."`
 	Import    importCmd    `cmd:"" help:"Bring in opening balances or the history of another system from a CSV file."`
 	Period    periodCmd    `cmd:"" help:"Move an accounting month to open, closing or closed."`
-	Trial     trialCmd     `cmd:"" help:"Print the trial balance as CSV."`
-	Statement statementCmd `cmd:"" help:"Print an account's statement as CSV."`
-	Activity  activityCmd  `cmd:"" help:"Print totals by dimensions as CSV."`
+	Accounts  accountsCmd  `cmd:"" help:"Report the accounts with what they hold."`
+	Trial     trialCmd     `cmd:"" help:"Report the trial balance."`
+	Statement statementCmd `cmd:"" help:"Report an account's statement by accounting date."`
+	General   generalCmd   `cmd:"" help:"Report the general ledger: every account with its lines."`
+	Activity  activityCmd  `cmd:"" help:"Report totals by dimensions."`
+	Search    searchCmd    `cmd:"" help:"Report the entries that are looked for."`
+	Entry     entryCmd     `cmd:"" help:"Report the lines of one entry."`
 	Key       logKeyCmd    `cmd:"" help:"Print the public key of the books' log."`
 }
 
@@ -131,155 +134,6 @@ func (c *periodCmd) Run(ctx context.Context, e env) error {
 		}
 		return result, nil
 	})
-}
-
-// asOf is the two sides of a question about time.
-type asOf struct {
-	On    string `help:"Accounting date, YYYY-MM-DD; all when left out."`
-	Known string `help:"As it was known at this moment, such as 2026-03-01T09:00:00-05:00; now when left out."`
-}
-
-func (a asOf) read() (at ledger.AsOf, err error) {
-	if at.On, err = optionalDate(a.On); err != nil {
-		return at, err
-	}
-	if a.Known != "" {
-		at.KnownAt, err = time.Parse(time.RFC3339, a.Known)
-	}
-	return at, err
-}
-
-func optionalDate(s string) (clock.Date, error) {
-	if s == "" {
-		return clock.Date{}, nil
-	}
-	return clock.ParseDate(s)
-}
-
-type trialCmd struct {
-	asOf   `embed:""`
-	Frozen string `help:"The frozen one of a closed month, YYYY-MM."`
-}
-
-func (c *trialCmd) Run(ctx context.Context, e env) error {
-	at, err := c.read()
-	if err != nil {
-		return err
-	}
-	w, err := openWorld(ctx, e)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	var trial []ledger.TrialLine
-	if c.Frozen != "" {
-		first, err := time.Parse("2006-01", c.Frozen)
-		if err != nil {
-			return fmt.Errorf("month %q: want YYYY-MM", c.Frozen)
-		}
-		trial, _, err = w.books.FrozenTrial(ctx, w.db, clock.FromTime(first))
-		if err != nil {
-			return err
-		}
-	} else if trial, err = w.books.TrialBalanceAsOf(ctx, w.db, at); err != nil {
-		return err
-	}
-	out := csv.NewWriter(e.out)
-	rows := [][]string{{"account", "name_en", "name_fr", "currency", "debits", "credits", "balance"}}
-	for _, l := range trial {
-		a := l.Account
-		rows = append(rows, []string{a.Path, a.NameEN, a.NameFR, a.Currency, l.Debits.String(), l.Credits.String(), l.Balance.String()})
-	}
-	return out.WriteAll(rows)
-}
-
-type statementCmd struct {
-	Account string `arg:"" help:"Path of the account."`
-	From    string `help:"First accounting date, YYYY-MM-DD."`
-	To      string `help:"Last accounting date, YYYY-MM-DD."`
-	Known   string `help:"As it was known at this moment; now when left out."`
-}
-
-// statementPage is how many lines are read at once.
-const statementPage = 5000
-
-func (c *statementCmd) Run(ctx context.Context, e env) error {
-	at, err := asOf{On: c.To, Known: c.Known}.read()
-	if err != nil {
-		return err
-	}
-	q := ledger.StatementQuery{Path: c.Account, To: at.On, KnownAt: at.KnownAt, Limit: statementPage}
-	if q.From, err = optionalDate(c.From); err != nil {
-		return err
-	}
-	w, err := openWorld(ctx, e)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	out := csv.NewWriter(e.out)
-	if err := out.Write([]string{"number", "date", "entry", "kind", "description", "source", "amount", "balance"}); err != nil {
-		return err
-	}
-	for {
-		page, err := w.books.StatementBetween(ctx, w.db, q)
-		if err != nil {
-			return err
-		}
-		if q.After == (ledger.Place{}) {
-			if err := out.Write([]string{"", "", "", "opening", "", "", "", page.Opening.String()}); err != nil {
-				return err
-			}
-		}
-		for _, l := range page.Lines {
-			if err := out.Write([]string{
-				strconv.FormatInt(l.Seq, 10), l.EffectiveOn.String(), l.EntryID, l.Kind, l.Description, l.SourceType + "/" + l.SourceID,
-				l.Amount.String(), l.Balance.String(),
-			}); err != nil {
-				return err
-			}
-		}
-		if q.After = page.Next; page.Next == (ledger.Place{}) {
-			break
-		}
-	}
-	out.Flush()
-	return out.Error()
-}
-
-type activityCmd struct {
-	By    []string `required:"" help:"account, department, fund, cost_centre, order, wbs, channel or tender; several, comma between."`
-	Under string   `help:"Only accounts at or below this path."`
-	From  string   `help:"First accounting date, YYYY-MM-DD."`
-	To    string   `help:"Last accounting date, YYYY-MM-DD."`
-}
-
-func (c *activityCmd) Run(ctx context.Context, e env) error {
-	q := ledger.ActivityQuery{By: c.By, Under: c.Under, Limit: 100_000}
-	var err error
-	if q.From, err = optionalDate(c.From); err != nil {
-		return err
-	}
-	if q.To, err = optionalDate(c.To); err != nil {
-		return err
-	}
-	w, err := openWorld(ctx, e)
-	if err != nil {
-		return err
-	}
-	defer w.close()
-	lines, err := w.books.Activity(ctx, w.db, q)
-	if err != nil {
-		return err
-	}
-	rows := [][]string{{"account", "department", "fund", "cost_centre", "order", "wbs", "channel", "tender", "currency", "debits", "credits"}}
-	for _, l := range lines {
-		d := l.Dimensions
-		rows = append(rows, []string{
-			l.Account, d.Department, d.Fund, d.CostCentre, d.Order, d.WBS, d.Channel, d.Tender, l.Currency, l.Debits.String(), l.Credits.String(),
-		})
-	}
-	return csv.NewWriter(e.out).WriteAll(rows)
 }
 
 type logKeyCmd struct{}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"io"
 	"net/http/httptest"
@@ -56,9 +57,9 @@ func TestLedgerCommands(t *testing.T) {
 		t.Errorf("a total that is not announced: got %v, want ErrInvalid", err)
 	}
 	must(`"lines":2`, "ledger", "import", "old", books, "--kind=opening", "--entries=1", "--debits=12.34", "--by=staff:1")
-	must("assets:bank:old,Old bank,Ancienne banque,CAD,12.34,0.00,12.34", "ledger", "trial", "--on=2020-01-31")
-	must("0,2020-01-31,", "ledger", "statement", "assets:bank:old")
-	must("equity:opening,,,,,,,,CAD,0.00,12.34", "ledger", "activity", "--by=account", "--under=equity")
+	must("assets:bank:old,Ancienne banque,asset,,CAD,12.34,0.00,12.34", "ledger", "trial", "--on=2020-01-31", "--lang=fr")
+	must("equity:opening,CAD,0.00,12.34,-12.34", "ledger", "activity", "--by=account", "--under=equity")
+	must("assets:bank:old,Old bank,asset,,open,debit,CAD,,12.34", "ledger", "accounts")
 	must("closing", "ledger", "period", "2020-01", "closing")
 	must("trial_hash", "ledger", "period", "2020-01", "closed")
 	must("assets:bank:old", "ledger", "trial", "--frozen=2020-01")
@@ -72,8 +73,42 @@ func TestLedgerCommands(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var early bytes.Buffer
+	if err := run(t.Context(), []string{"ledger", "general"}, env{get: get, out: io.Discard, err: &early}); err != nil || !strings.Contains(early.String(), "1 entries are recorded") {
+		t.Errorf("the general ledger before all is in the accounts: %v, says %q", err, &early)
+	}
 	if err := p.Drain(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	must("opening,assets:bank:old,Old bank", "ledger", "statement", "assets:bank:old")
+	must("closing,assets:bank:old,Old bank", "ledger", "general", "--under=assets", "--from=2020-01-01", "--to=2020-01-31")
+	must("total,,,,,,,,,,12.34,12.34,0.00,CAD,", "ledger", "general")
+	var found struct {
+		Rows []struct {
+			Entry string
+			Cents int64 `json:"amount_cents"`
+		}
+		Count int
+	}
+	if text := must(`"table":"entries"`, "ledger", "search", "--account=assets:bank:old", "--effective-from=2020-01-01", "--effective-to=2020-01-31", "--format=json"); json.Unmarshal([]byte(text), &found) != nil ||
+		found.Count != 1 || found.Rows[0].Cents != 1234 {
+		t.Fatalf("search as JSON:\n%s", text)
+	}
+	must("1,assets:bank:old,Old bank,,,,,,,,12.34,,CAD", "ledger", "entry", found.Rows[0].Entry)
+	sheet := filepath.Join(dir, "trial.xlsx")
+	must("", "ledger", "trial", "--format=xlsx", "--out="+sheet)
+	if text, err := os.ReadFile(sheet); err != nil || !bytes.HasPrefix(text, []byte("PK")) {
+		t.Errorf("trial balance as XLSX: %v, begins with %.4q", err, text)
+	}
+	for _, wrong := range [][]string{
+		{"trial", "--on=31/01/2020"},
+		{"trial", "--frozen=2020-01", "--on=2020-01-31"},
+		{"statement", "assets:bank:nowhere"},
+		{"search", "--recorded-from=2000-01-01", "--recorded-to=2026-01-01"},
+	} {
+		if out, err := try(append([]string{"ledger"}, wrong...)...); err == nil || out != "" {
+			t.Errorf("%q: got %v and %q, want an error alone", wrong, err, out)
+		}
 	}
 	key := strings.TrimSpace(must("", "ledger", "key"))
 	heads, err := filepath.Glob(filepath.Join(dir, "heads", "*.head"))
