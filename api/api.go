@@ -62,7 +62,7 @@ func CrossSite() []string {
 
 // Bodies are the routes whose bodies may be larger than others, with their bytes.
 func Bodies() map[string]int64 {
-	return map[string]int64{"POST " + departments.BatchPath: departments.BatchBody}
+	return map[string]int64{"POST " + departments.BatchPath: departments.BatchBody, "POST /desk/documents/new": desk.MaxDocument}
 }
 
 // New returns the handler of everything public.

@@ -35,6 +35,7 @@ import (
 	"guichet/api/web"
 	"guichet/department"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/staff"
 	"guichet/internal/clock"
 	"guichet/internal/database"
@@ -52,6 +53,7 @@ type Options struct {
 	Nightly     *reconcile.Nightly
 	Departments *department.Service
 	People      *identity.Service
+	Acting      *delegation.Service
 	Staff       *staff.Service
 	Sessions    *session.Sessions
 	Site        *web.Site
@@ -130,6 +132,13 @@ func (h *Handler) routes() []route {
 		{get, "/desk/ledger/journal", watch, false, h.journal},
 		{get, "/desk/ledger/entries/{id}", watch, false, h.entry},
 		{get, "/desk/ledger/entries/{id}/proof", watch, false, h.proof},
+
+		{get, "/desk/documents", takeDocument, false, h.documents},
+		{get, "/desk/documents/new", takeDocument, false, h.newDocument},
+		{post, "/desk/documents/new", takeDocument, false, h.register},
+		{get, "/desk/documents/{id}", takeDocument, false, h.documentWaiting},
+		{get, "/desk/documents/{id}/file", takeDocument, false, h.documentFile},
+		{post, "/desk/documents/{id}", decideDocument, false, session.RequireFresh(http.HandlerFunc(h.decide)).ServeHTTP},
 
 		{get, "/desk/lookup", lookUp, true, h.lookupPage},
 		{post, "/desk/lookup", lookUp, true, h.lookup},
@@ -214,6 +223,9 @@ func Viewer(r *http.Request) web.Viewer {
 	if holdsAny(m, lookUp) {
 		v.Nav = append(v.Nav, web.Link{Href: "/desk/lookup", Label: "desk.nav.lookup"})
 	}
+	if hasAny(m, takeDocument, "") {
+		v.Nav = append(v.Nav, web.Link{Href: "/desk/documents", Label: "desk.nav.documents"})
+	}
 	if holdsAny(m, administer) {
 		v.Nav = append(v.Nav, web.Link{Href: "/desk/admin", Label: "desk.nav.admin"})
 	}
@@ -244,7 +256,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, step string, err 
 	var typed *addressError
 	switch {
 	case errors.Is(err, reconcile.ErrNotFound), errors.Is(err, payments.ErrNotFound), errors.Is(err, bill.ErrNotFound),
-		errors.Is(err, ledger.ErrNotFound), errors.Is(err, ledger.ErrUnknownAccount):
+		errors.Is(err, ledger.ErrNotFound), errors.Is(err, ledger.ErrUnknownAccount), errors.Is(err, delegation.ErrNotFound):
 		h.Site.Fail(w, r, http.StatusNotFound, "desk.error.not_found")
 	case errors.Is(err, errForbidden):
 		h.Site.Fail(w, r, http.StatusForbidden, "desk.error.other_department")

@@ -15,6 +15,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/staff"
 	"guichet/internal/audit"
 	"guichet/internal/id"
@@ -145,7 +146,7 @@ func (h *Handler) viewed(r *http.Request, objectType, objectID, residentID strin
 
 // person is whom a bill belongs to, as far as the reader may know.
 type person struct {
-	State string // none: nobody has claimed it; hidden, gone, or known
+	State string // none: nobody has claimed it; hidden, gone, known, or party: others act for it
 	identity.Resident
 }
 
@@ -159,6 +160,15 @@ func (h *Handler) personOf(ctx context.Context, m staff.Member, residentID strin
 		return person{State: "hidden"}, nil
 	}
 	who, err := h.People.Resident(ctx, residentID)
+	if errors.Is(err, identity.ErrNotFound) { // a business, a child, an estate
+		party, err := h.Acting.Party(ctx, residentID)
+		if err == nil && party.Name != "" {
+			return person{"party", identity.Resident{Name: party.Name}}, nil
+		}
+		if err != nil && !errors.Is(err, delegation.ErrNotFound) {
+			return person{}, err
+		}
+	}
 	switch {
 	case errors.Is(err, identity.ErrForgotten), errors.Is(err, identity.ErrNotFound):
 		return person{State: "gone"}, nil

@@ -25,6 +25,7 @@ import (
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/delegation"
 	"guichet/identity/staff"
 	"guichet/internal/clock"
 	"guichet/internal/id"
@@ -53,6 +54,7 @@ type world struct {
 	router    chi.Router
 	staff     *staff.Service
 	people    *identity.Service
+	acting    *delegation.Service
 	pay       *payments.Service
 	night     *reconcile.Nightly
 	processor *processor
@@ -100,6 +102,8 @@ func newWorld(t *testing.T) *world {
 	for _, role := range staff.Roles() {
 		suggest[role] = []staff.Suggestion{{Role: role}}
 	}
+	w.acting, err = delegation.New(t.Context(), w.DB, delegation.Config{People: w.people, Mail: w.mail, Master: w.Key, Now: w.Clock.Now, BaseURL: "https://pay.example.ca"})
+	must(t, err)
 	w.staff = staff.New(w.DB, staff.Config{Now: w.Clock.Now, Suggest: suggest})
 	w.serve(log)
 	return w
@@ -145,7 +149,7 @@ func (w *world) serve(log *slog.Logger) {
 	sessions, err := session.New(session.Options{BaseURL: srv.URL, Residents: w.people, Staff: w.staff, Site: site, Log: log})
 	must(w.t, err)
 	h := desk.New(desk.Options{
-		DB: w.DB, Books: w.Books, Nightly: w.night, Departments: w.Depts, People: w.people, Staff: w.staff,
+		DB: w.DB, Books: w.Books, Nightly: w.night, Departments: w.Depts, People: w.people, Acting: w.acting, Staff: w.staff,
 		Sessions: sessions, Site: site, Now: w.Clock.Now, Log: log,
 	})
 	w.router = chi.NewRouter()

@@ -169,7 +169,7 @@ func (w *world) handler() (http.Handler, error) {
 			Sessions: sessions, Site: w.site, Documents: w.documents, Now: w.clock.Now, Log: w.log,
 		}),
 		Desk: desk.New(desk.Options{
-			DB: w.db, Books: w.books, Nightly: w.nightly, Departments: w.depts, People: w.people, Staff: w.staff,
+			DB: w.db, Books: w.books, Nightly: w.nightly, Departments: w.depts, People: w.people, Acting: w.acting, Staff: w.staff,
 			Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log,
 		}),
 		Admin: admin.New(admin.Options{

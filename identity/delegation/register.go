@@ -144,6 +144,25 @@ func (s *Service) Waiting(ctx context.Context) ([]Waiting, error) {
 	return s.waiting(ctx, s.db, `d.approval_id is not null and d.accepted_at is null and d.ended_at is null order by d.id limit $2`, maxListed)
 }
 
+// WaitingFor reads one that waits for a decision, or ErrNotFound.
+func (s *Service) WaitingFor(ctx context.Context, delegationID string) (Waiting, error) {
+	if !id.Valid(delegationID) {
+		return Waiting{}, ErrNotFound
+	}
+	return s.waitingFor(ctx, s.db, delegationID)
+}
+
+func (s *Service) waitingFor(ctx context.Context, q querier, delegationID string) (Waiting, error) {
+	list, err := s.waiting(ctx, q, `d.id = $2 and d.approval_id is not null and d.accepted_at is null and d.ended_at is null`, delegationID)
+	if err == nil && len(list) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Waiting{}, err
+	}
+	return list[0], nil
+}
+
 func (s *Service) waiting(ctx context.Context, q querier, condition string, args ...any) ([]Waiting, error) {
 	list, err := s.read(ctx, q, condition, args...)
 	if err != nil {
@@ -230,14 +249,10 @@ func (s *Service) decide(ctx context.Context, n Decision, do func(pgx.Tx, Waitin
 		if _, err := tx.Exec(ctx, `select from identity.delegation where id = $1 for no key update`, n.ID); err != nil {
 			return err
 		}
-		list, err := s.waiting(ctx, tx, `d.id = $2 and d.approval_id is not null and d.accepted_at is null and d.ended_at is null`, n.ID)
+		w, err := s.waitingFor(ctx, tx, n.ID)
 		if err != nil {
 			return err
 		}
-		if len(list) == 0 {
-			return ErrNotFound
-		}
-		w := list[0]
 		return do(tx, w, row{id: w.ID, partyID: w.Party.ID, delegateID: w.DelegateID, role: w.Role, scope: w.Scope, invitedBy: w.InvitedBy})
 	})
 }
