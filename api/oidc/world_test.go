@@ -106,7 +106,13 @@ func (w *world) later(d time.Duration) {
 // newWorld starts it. Nobody's rate limits but those under test should be met: they are wide.
 func newWorld(t *testing.T, options ...func(*identity.Config, *oidc.Options)) *world {
 	t.Helper()
-	w := &world{t: t, db: testdb.New(t), mail: &mailbox{}, log: &lockedBuffer{}, now: time.Now().UTC().Truncate(time.Second)}
+	return newWorldOn(t, testdb.New(t), options...)
+}
+
+// newWorldOn starts it on a database that was opened in another way.
+func newWorldOn(t *testing.T, db *pgxpool.Pool, options ...func(*identity.Config, *oidc.Options)) *world {
+	t.Helper()
+	w := &world{t: t, db: db, mail: &mailbox{}, log: &lockedBuffer{}, now: time.Now().UTC().Truncate(time.Second)}
 	var handler http.Handler
 	srv := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { handler.ServeHTTP(rw, r) }))
 	t.Cleanup(srv.Close)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"sync"
 	"text/tabwriter"
@@ -25,6 +26,7 @@ type result struct {
 	Name   string             `json:"name"`
 	Rates  map[string]float64 `json:"rates"`  // operations a second
 	Ratios map[string]float64 `json:"ratios"` // a rate over that of the baseline
+	Counts map[string]int     `json:"counts,omitempty"`
 }
 
 // A row is a contender's line in the table.
@@ -160,6 +162,9 @@ func (l *lab) print(out io.Writer) error {
 	slices.Sort(names)
 	for _, name := range names {
 		fmt.Fprintf(w, "%s\t%.2f\n", name, l.Ratios[name])
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.Counts)) {
+		fmt.Fprintf(w, "%s\t%d\n", name, l.Counts[name])
 	}
 	fmt.Fprintln(w)
 	return w.Flush()

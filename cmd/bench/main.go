@@ -33,6 +33,7 @@ import (
 var benchmarks = []benchmark{
 	{"ledger", []int{16, 128}, "a payment's transaction with its journal entry, over one hot account, over spread accounts, and with balance rows", ledgerBench},
 	{"payment", []int{1, 16}, "from the processor's webhook to the committed payment, and the same rows written by one plain transaction", paymentBench},
+	{"oidc", []int{1, 8, 32}, "a signed-in person's complete code flow, beside one signature and beside its six round trips", oidcBench},
 }
 
 type benchmark struct {
@@ -115,7 +116,7 @@ func measure(ctx context.Context, s *server, b benchmark, o options, out io.Writ
 	if o.JSON {
 		progress = io.Discard
 	}
-	l := &lab{options: o, url: url, out: progress, result: result{Name: b.name, Rates: map[string]float64{}, Ratios: map[string]float64{}}}
+	l := &lab{options: o, url: url, out: progress, result: result{Name: b.name, Rates: map[string]float64{}, Ratios: map[string]float64{}, Counts: map[string]int{}}}
 	fmt.Fprintf(progress, "%s: %s\n", b.name, b.about)
 	if err := b.run(ctx, l); err != nil {
 		return err
