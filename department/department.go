@@ -26,6 +26,7 @@ import (
 	"guichet/internal/audit"
 	"guichet/internal/id"
 	"guichet/internal/jobs"
+	"guichet/internal/outbound"
 	"guichet/internal/seal"
 )
 
@@ -161,7 +162,7 @@ func (s *Service) AddEndpoint(ctx context.Context, tx pgx.Tx, departmentID, addr
 	}
 	// Other ports belong to other services. Names are resolved, and checked, at each delivery.
 	ip, notIP := netip.ParseAddr(u.Hostname())
-	if !allowPrivate && (!slices.Contains([]string{"", "443", "8443"}, u.Port()) || notIP == nil && !public(ip)) {
+	if !allowPrivate && (!slices.Contains([]string{"", "443", "8443"}, u.Port()) || notIP == nil && !outbound.Public(ip)) {
 		return "", fmt.Errorf("%w %q: want port 443 or 8443 of a public address", ErrAddress, address)
 	}
 	endpointID, secret := id.New(), newWebhookSecret()

@@ -11,13 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,6 +21,7 @@ import (
 
 	"guichet/internal/id"
 	"guichet/internal/jobs"
+	"guichet/internal/outbound"
 )
 
 // An Event is what a department is told: type, the object, its sequence, and
@@ -87,10 +84,8 @@ func (DeliverArgs) InsertOpts() river.InsertOpts {
 }
 
 const (
-	giveUp      = 72 * time.Hour  // deliveries are tried for three days
-	sendTimeout = 5 * time.Second // an endpoint that works longer should answer first
-	maxAnswer   = 1 << 10         // bytes of an answer that are read
-	maxHeader   = 16 << 10        // bytes of its headers
+	giveUp    = 72 * time.Hour // deliveries are tried for three days
+	maxAnswer = 1 << 10        // bytes of an answer that are read
 )
 
 type deliverWorker struct {
@@ -187,7 +182,7 @@ func (s *Service) deliver(ctx context.Context, deliveryID string) error {
 // send posts a signed payload as the Standard Webhooks specification says:
 // headers webhook-id, webhook-timestamp, webhook-signature over "id.timestamp.body".
 func send(ctx context.Context, address string, private bool, secret, msgID string, at time.Time, payload []byte) (int, error) {
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
+	ctx, cancel := context.WithTimeout(ctx, outbound.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(payload))
 	if err != nil {
@@ -199,7 +194,7 @@ func send(ctx context.Context, address string, private bool, secret, msgID strin
 	req.Header.Set("webhook-id", msgID)
 	req.Header.Set("webhook-timestamp", stamp)
 	req.Header.Set("webhook-signature", sign(secret, msgID, stamp, payload))
-	resp, err := client(private).Do(req)
+	resp, err := outbound.Client(private).Do(req)
 	if err != nil {
 		return 0, fmt.Errorf("webhook to %s: %w", req.URL.Host, errors.Unwrap(err)) // *url.Error repeats the whole address
 	}
@@ -230,73 +225,4 @@ func sign(secret, msgID, stamp string, payload []byte) string {
 	return "v1," + base64.StdEncoding.EncodeToString(m.Sum(nil))
 }
 
-var (
-	publicClient  = newClient(false)
-	privateClient = newClient(true)
-)
-
-func client(private bool) *http.Client {
-	if private {
-		return privateClient
-	}
-	return publicClient
-}
-
-// newClient follows no redirects and, unless private, connects to public
-// addresses only: the check runs on the resolved address of each connection, so a
-// DNS answer that changes later is caught.
-func newClient(private bool) *http.Client {
-	dialer := &net.Dialer{Timeout: sendTimeout}
-	if !private {
-		dialer.Control = func(_, address string, _ syscall.RawConn) error {
-			ap, err := netip.ParseAddrPort(address)
-			if err != nil {
-				return fmt.Errorf("address %q: %w", address, err)
-			}
-			if !public(ap.Addr()) {
-				return errPrivate
-			}
-			return nil
-		}
-	}
-	return &http.Client{
-		Timeout:       sendTimeout,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		Transport:     &http.Transport{DialContext: dialer.DialContext, MaxIdleConnsPerHost: 4, IdleConnTimeout: time.Minute, TLSHandshakeTimeout: sendTimeout, MaxResponseHeaderBytes: maxHeader},
-	}
-}
-
-var (
-	errPrivate  = errors.New("the address is inside a private network")
-	errDisabled = errors.New("the endpoint was disabled")
-)
-
-// special are the ranges that IANA's registries of special-purpose addresses (RFC
-// 6890) call not globally reachable, or that carry an address of another family
-// inside. Of IPv6 only 2000::/3 has been given out at all.
-var special = prefixes("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-	"192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/3",
-	"2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20")
-
-var (
-	givenOut = netip.MustParsePrefix("2000::/3")
-	nat64    = netip.MustParsePrefix("64:ff9b::/96") // RFC 6052: the last four bytes are the IPv4 address that is reached
-)
-
-func prefixes(list ...string) []netip.Prefix {
-	out := make([]netip.Prefix, len(list))
-	for i, p := range list {
-		out[i] = netip.MustParsePrefix(p)
-	}
-	return out
-}
-
-// public reports whether an address is somewhere on the internet.
-func public(a netip.Addr) bool {
-	a = a.Unmap()
-	if nat64.Contains(a) {
-		b := a.As16()
-		a = netip.AddrFrom4([4]byte(b[12:]))
-	}
-	return (a.Is4() || givenOut.Contains(a)) && !slices.ContainsFunc(special, func(p netip.Prefix) bool { return p.Contains(a) })
-}
+var errDisabled = errors.New("the endpoint was disabled")

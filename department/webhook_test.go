@@ -9,6 +9,8 @@ import (
 	"time"
 
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"guichet/internal/outbound"
 )
 
 func TestSendIsVerifiedByTheStandardLibraryOfReceivers(t *testing.T) {
@@ -44,8 +46,8 @@ func TestSendRefusesAddressesInsideTheNetwork(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached = true }))
 	defer server.Close()
 	_, err := send(t.Context(), server.URL, false, newWebhookSecret(), "id", time.Now(), []byte(`{}`))
-	if !errors.Is(err, errPrivate) || reached {
-		t.Errorf("send to loopback: %v, reached %v; want %v", err, reached, errPrivate)
+	if !errors.Is(err, outbound.ErrPrivate) || reached {
+		t.Errorf("send to loopback: %v, reached %v; want %v", err, reached, outbound.ErrPrivate)
 	}
 	for _, in := range []string{
 		"10.0.0.1", "192.168.1.1", "172.16.0.1", "127.0.0.1", "169.254.169.254", "100.64.1.1", "0.0.0.0", "0.1.2.3", "192.0.0.8", "198.18.0.1",
@@ -59,12 +61,12 @@ func TestSendRefusesAddressesInsideTheNetwork(t *testing.T) {
 		"2001:0:a00:1::f5ff:fffe", // Teredo
 		"2001:db8::1", "100::1", "5f00::1",
 	} {
-		if public(netip.MustParseAddr(in)) {
+		if outbound.Public(netip.MustParseAddr(in)) {
 			t.Errorf("%s passes as public", in)
 		}
 	}
 	for _, in := range []string{"1.1.1.1", "205.193.0.1", "2606:4700:4700::1111", "::ffff:1.1.1.1", "64:ff9b::1.1.1.1"} {
-		if !public(netip.MustParseAddr(in)) {
+		if !outbound.Public(netip.MustParseAddr(in)) {
 			t.Errorf("%s does not pass as public", in)
 		}
 	}

@@ -100,7 +100,7 @@ func TestDiscovery(t *testing.T) {
 	if conf["issuer"] != w.url {
 		t.Errorf("issuer %v, want %s", conf["issuer"], w.url)
 	}
-	for _, absent := range []string{"registration_endpoint", "device_authorization_endpoint", "backchannel_logout_supported"} {
+	for _, absent := range []string{"registration_endpoint"} {
 		if _, ok := conf[absent]; ok {
 			t.Errorf("%s is advertised and does not work yet", absent)
 		}

@@ -99,6 +99,7 @@ func (h *Handler) Routes(r chi.Router) {
 	r.HandleFunc("/oidc/par", h.secretOnly(h.push))
 	r.HandleFunc("/oidc/introspect", h.secretOnly(h.introspect))
 	r.HandleFunc("/oidc/revoke", h.asClient(h.revoke))
+	r.HandleFunc("/oidc/device_authorization", h.asClient(h.askDevice))
 	r.HandleFunc("/oidc/userinfo", h.userinfo)
 	r.Post("/staff/backchannel-logout", h.directoryLogout)
 	r.Get("/branding/{department}/{version}/band.css", h.brandStyle)
@@ -109,6 +110,8 @@ func (h *Handler) Routes(r chi.Router) {
 		r.Post("/oidc/authorize", h.authorizePost)
 		r.Get("/oidc/logout", h.logout)
 		r.Post("/oidc/logout", h.logoutPost)
+		r.With(session.RequireResident).Get("/device", h.device)
+		r.With(session.RequireResident).Post("/device", h.devicePost)
 		r.Get("/signin", h.begin)
 		r.Get("/signin/{id}", h.show)
 		r.Post("/signin/{id}", h.act)
@@ -128,7 +131,7 @@ func (h *Handler) Routes(r chi.Router) {
 // behind http.CrossOriginProtection.
 func CrossSite() []string {
 	return []string{
-		"POST /oidc/authorize", "POST /oidc/token", "POST /oidc/par", "POST /oidc/introspect", "POST /oidc/revoke",
+		"POST /oidc/authorize", "POST /oidc/token", "POST /oidc/par", "POST /oidc/introspect", "POST /oidc/revoke", "POST /oidc/device_authorization",
 		"POST /oidc/userinfo", "POST /oidc/logout", "POST /staff/backchannel-logout",
 	}
 }
@@ -146,6 +149,7 @@ func (h *Handler) discovery() map[string]any {
 		"userinfo_endpoint":                     h.issuer + "/oidc/userinfo",
 		"introspection_endpoint":                h.issuer + "/oidc/introspect",
 		"revocation_endpoint":                   h.issuer + "/oidc/revoke",
+		"device_authorization_endpoint":         h.issuer + "/oidc/device_authorization",
 		"jwks_uri":                              h.issuer + "/oidc/jwks",
 		"end_session_endpoint":                  h.issuer + "/oidc/logout",
 		"scopes_supported":                      provider.Scopes(),
@@ -153,7 +157,7 @@ func (h *Handler) discovery() map[string]any {
 		"claim_types_supported":                 []string{"normal"},
 		"response_types_supported":              []string{"code"},
 		"response_modes_supported":              []string{"query"},
-		"grant_types_supported":                 []string{grantCode, grantRefresh},
+		"grant_types_supported":                 []string{grantCode, grantRefresh, grantDevice},
 		"code_challenge_methods_supported":      []string{"S256"},
 		"prompt_values_supported":               []string{"none", "login", "consent", "select_account", "create"},
 		"subject_types_supported":               []string{"pairwise"},
@@ -168,6 +172,9 @@ func (h *Handler) discovery() map[string]any {
 		"introspection_endpoint_auth_signing_alg_values_supported": provider.AssertionAlgs(),
 		"revocation_endpoint_auth_methods_supported":               public,
 		"revocation_endpoint_auth_signing_alg_values_supported":    provider.AssertionAlgs(),
+
+		"backchannel_logout_supported":         true,
+		"backchannel_logout_session_supported": true,
 
 		"authorization_response_iss_parameter_supported": true,
 		"claims_parameter_supported":                     true,

@@ -14,6 +14,7 @@ func TestPages(t *testing.T) {
 	form := &web.Form{Values: url.Values{}}
 	form.Fail("", "oidc.code.limited")
 	form.Fail("email", "oidc.email.bad")
+	form.Fail("user_code", "oidc.device.wrong")
 	form.Fail("code", "oidc.code.wrong", "Count", 2)
 	form.Fail("name", "oidc.profile.bad")
 	own := signInPage{Service: "Guichet", Email: "demo@example.com"}
@@ -32,14 +33,17 @@ func TestPages(t *testing.T) {
 	ready := waiting
 	ready.Ready, ready.Recovery = true, &identity.Recovery{FinishBy: time.Date(2026, 6, 4, 14, 0, 0, 0, time.UTC)}
 	webtest.Room(t, "oidc", files, webtest.Samples{
-		"oidc/email":      {own, asked},
-		"oidc/code":       {own, asked},
-		"oidc/factor":     {own, asked, upstairs, waiting, ready},
-		"oidc/profile":    {own, asked},
-		"oidc/consent":    {asked, third, bare},
-		"oidc/choose":     {asked},
-		"oidc/signout":    {signOutPage{Name: "Demo"}, signOutPage{"Demo", "portal", "https://portal.example/bye", "s"}},
-		"oidc/signedout":  {nil},
-		"oidc/breakglass": {breakGlassForm{}, breakGlassForm{form}},
+		"oidc/email":       {own, asked},
+		"oidc/code":        {own, asked},
+		"oidc/factor":      {own, asked, upstairs, waiting, ready},
+		"oidc/profile":     {own, asked},
+		"oidc/consent":     {asked, third, bare},
+		"oidc/device":      {devicePage{Form: &web.Form{Values: url.Values{}}}, devicePage{Form: form}},
+		"oidc/devicefound": {devicePage{Code: "BCDF-GHJK", Device: "Kiosk 4", Place: "City Hall", Department: "Parking", Sees: []string{"email"}}},
+		"oidc/devicedone":  {devicePage{}, devicePage{In: true}},
+		"oidc/choose":      {asked},
+		"oidc/signout":     {signOutPage{Name: "Demo"}, signOutPage{"Demo", "portal", "https://portal.example/bye", "s"}},
+		"oidc/signedout":   {nil},
+		"oidc/breakglass":  {breakGlassForm{}, breakGlassForm{form}},
 	})
 }

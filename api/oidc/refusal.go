@@ -1,6 +1,7 @@
 package oidc
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -26,7 +27,8 @@ func (h *Handler) note(r *http.Request, endpoint string, err error) {
 	default:
 		refusal.Code, refusal.Description = answer.Code, answer.Description
 	}
-	if err := h.provider.Refused(r.Context(), claimedClient(r), refusal); err != nil {
+	ctx := context.WithoutCancel(r.Context()) // the client has its answer and may be gone
+	if err := h.provider.Refused(ctx, claimedClient(r), refusal); err != nil {
 		h.log.WarnContext(r.Context(), "keep a client's error", "error", err)
 	}
 }
@@ -35,7 +37,8 @@ func (h *Handler) note(r *http.Request, endpoint string, err error) {
 // signed in or does not want to: nothing anybody has to mend.
 func everyday(code string) bool {
 	switch code {
-	case "login_required", "consent_required", "interaction_required", "account_selection_required", "access_denied":
+	case "login_required", "consent_required", "interaction_required", "account_selection_required", "access_denied",
+		"authorization_pending", "slow_down", "expired_token", provider.UseNonce:
 		return true
 	}
 	return false

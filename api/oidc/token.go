@@ -15,8 +15,8 @@ const (
 	grantRefresh = "refresh_token"
 )
 
-// token exchanges a code (RFC 6749, section 4.1.3; OpenID Connect Core, 3.1.3) or a
-// refresh token (section 6) for tokens.
+// token exchanges a code (RFC 6749, section 4.1.3; OpenID Connect Core, 3.1.3), a
+// refresh token (section 6) or a device code (RFC 8628) for tokens.
 func (h *Handler) token(w http.ResponseWriter, r clientRequest) {
 	jkt, err := h.proof(w, r)
 	if err != nil {
@@ -38,6 +38,8 @@ func (h *Handler) token(w http.ResponseWriter, r clientRequest) {
 			Token: r.form.Get("refresh_token"), Scopes: strings.Fields(r.form.Get("scope")),
 			Resources: r.form["resource"], JKT: jkt, Network: network,
 		})
+	case grantDevice:
+		t, err = h.provider.Poll(r.Context(), r.client, r.form.Get("device_code"), jkt)
 	default:
 		err = &provider.Error{Code: "unsupported_grant_type", Description: "the grant is not offered"}
 	}

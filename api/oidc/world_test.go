@@ -33,6 +33,7 @@ import (
 	"guichet/identity/provider"
 	"guichet/identity/staff"
 	"guichet/internal/id"
+	"guichet/internal/jobs"
 	"guichet/internal/mail"
 	"guichet/internal/seal"
 	"guichet/internal/testdb"
@@ -68,6 +69,7 @@ type world struct {
 	acting   *delegation.Service
 	staff    *staff.Service
 	depts    *department.Service
+	queue    *jobs.Queue
 	log      *lockedBuffer
 
 	mu  sync.Mutex
@@ -136,11 +138,13 @@ func newWorldOn(t *testing.T, db *pgxpool.Pool, options ...func(*identity.Config
 	for _, option := range options {
 		option(&people, &o)
 	}
+	w.queue, err = jobs.New(w.db, log)
+	must(t, err)
 	w.people, err = identity.New(t.Context(), w.db, people)
 	must(t, err)
 	w.acting, err = delegation.New(t.Context(), w.db, delegation.Config{People: w.people, Mail: &mailbox{}, Master: master, Now: w.clock, BaseURL: w.url})
 	must(t, err)
-	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: w.url, Now: w.clock, Master: master, Acting: w.acting, Development: true})
+	w.provider, err = provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: w.url, Now: w.clock, Master: master, Queue: w.queue, Acting: w.acting, Development: true})
 	must(t, err)
 	must(t, w.provider.TendKeys(t.Context()))
 	w.staff = staff.New(w.db, staff.Config{Now: w.clock, Alarm: []string{"duty@city.example"}, Mail: w.mail, People: w.people, Suggest: map[string][]staff.Suggestion{

@@ -151,7 +151,7 @@ func newWorld(t *testing.T, options ...func(*resident.Options)) *world {
 	must(t, err)
 	w.acting, err = delegation.New(t.Context(), w.DB, delegation.Config{People: w.people, Mail: w.codes, Master: w.Key, Now: w.Clock.Now, BaseURL: w.url})
 	must(t, err)
-	idp, err := provider.New(t.Context(), w.DB, w.people, provider.Config{Issuer: w.url, Now: w.Clock.Now, Master: w.Key, Development: true})
+	idp, err := provider.New(t.Context(), w.DB, w.people, provider.Config{Issuer: w.url, Now: w.Clock.Now, Master: w.Key, Queue: w.Queue, Development: true})
 	must(t, err)
 	members := staff.New(w.DB, staff.Config{Now: w.Clock.Now})
 	sessions, err := session.New(session.Options{BaseURL: w.url, Residents: w.people, Staff: members, Acting: w.acting, Site: site, Log: log})

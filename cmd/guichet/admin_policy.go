@@ -23,6 +23,11 @@ type clientPolicy struct {
 	DPoP         string   `name:"dpop" enum:",required,nonce" default:"" help:"Has to prove possession of a key (required), with a nonce of ours (nonce)."`
 	NonceForPKCE bool     `name:"nonce-for-pkce" help:"Its library knows no PKCE; it always sends a nonce instead."`
 	Grace        *int     `help:"Seconds for which a spent refresh token still gives its successor, 0 to 60; 10 when left out."`
+	LogoutURI    string   `name:"logout-uri" help:"Where it takes back-channel logout tokens."`
+	PrivateHost  bool     `name:"logout-private" help:"The logout address may be plain http, inside the network or on this machine."`
+	Device       bool     `help:"A kiosk, counter or screen at which people sign in by their phone."`
+	PlaceEN      string   `name:"place-en" help:"Where the device stands, in English."`
+	PlaceFR      string   `name:"place-fr" help:"Where the device stands, in French."`
 	Serves       []string `help:"Address of an API it is the server of, and may introspect tokens for; may be given again."`
 }
 
@@ -34,6 +39,10 @@ func (c *clientPolicy) apply(n *provider.NewClient) error {
 	n.AuthMethod, n.Scopes, n.Resources, n.Alg = c.Auth, c.Scope, c.Resource, c.Alg
 	n.Policy = provider.Policy{
 		FAPI2: c.FAPI2, DPoP: provider.DPoPPolicy(c.DPoP), NonceForPKCE: c.NonceForPKCE, GraceSeconds: c.Grace, Serves: c.Serves,
+		LogoutURI: c.LogoutURI, LogoutPrivate: c.PrivateHost, Device: c.Device,
+	}
+	if c.PlaceEN != "" || c.PlaceFR != "" {
+		n.Policy.Place = &provider.Words{EN: c.PlaceEN, FR: c.PlaceFR}
 	}
 	if c.Keys == "" {
 		return nil

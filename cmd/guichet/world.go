@@ -145,7 +145,7 @@ func (w *world) openRooms(ctx context.Context) error {
 		return err
 	}
 	w.provider, err = provider.New(ctx, w.db, w.people, provider.Config{
-		Issuer: w.cfg.BaseURL, Now: w.clock.Now, Master: w.key, Acting: w.acting,
+		Issuer: w.cfg.BaseURL, Now: w.clock.Now, Master: w.key, Queue: w.queue, Acting: w.acting,
 		Development: w.cfg.Env != config.Production,
 	})
 	if err != nil {
@@ -263,6 +263,7 @@ func (w *world) followClock(ctx context.Context) {
 func (w *world) workers() (*river.Workers, error) {
 	all := river.NewWorkers()
 	w.depts.AddWorkers(all)
+	w.provider.AddWorkers(all)
 	river.AddWorker(all, river.WorkFunc(func(ctx context.Context, _ *river.Job[housekeepingArgs]) error { return w.housekeep(ctx) }))
 	river.AddWorker(all, river.WorkFunc(func(ctx context.Context, _ *river.Job[expireHoldsArgs]) error { return w.expireHolds(ctx) }))
 	w.payments.AddWorkers(all)

@@ -21,6 +21,7 @@ type Config struct {
 	Now    func() time.Time
 	Master *seal.Key
 	Acting *delegation.Service // nil: nobody acts for anybody
+	Queue  Queue               // of notices to clients; its workers are AddWorkers'
 	// Development lets web clients register http addresses on loopback, and lets changes of
 	// addresses take effect without a second person.
 	Development bool
@@ -30,6 +31,7 @@ type Config struct {
 type Service struct {
 	db          *pgxpool.Pool
 	people      *identity.Service
+	queue       Queue
 	issuer      string
 	now         func() time.Time
 	master      *seal.Key
@@ -44,7 +46,7 @@ type Service struct {
 // New opens the provider on a migrated database. TendKeys must have run once before
 // the first token is signed.
 func New(ctx context.Context, db *pgxpool.Pool, people *identity.Service, c Config) (*Service, error) {
-	s := &Service{db: db, people: people, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development, acting: c.Acting}
+	s := &Service{db: db, people: people, queue: c.Queue, issuer: c.Issuer, now: c.Now, master: c.Master, development: c.Development, acting: c.Acting}
 	for purpose, hasher := range map[string]**keyed.Hasher{"identity.pairwise": &s.pairwise, "identity.refresh": &s.refresh, "identity.short": &s.short} {
 		var err error
 		if *hasher, err = keyed.Load(ctx, db, c.Master, purpose); err != nil {
@@ -52,6 +54,7 @@ func New(ctx context.Context, db *pgxpool.Pool, people *identity.Service, c Conf
 		}
 	}
 	people.OnRevoke(s.revoke)
+	people.OnSessionEnd(s.sessionEnds)
 	return s, nil
 }
 

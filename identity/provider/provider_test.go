@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +18,7 @@ import (
 	"guichet/identity/provider"
 	"guichet/internal/approval"
 	"guichet/internal/id"
+	"guichet/internal/jobs"
 	"guichet/internal/mail"
 	"guichet/internal/seal"
 	"guichet/internal/testdb"
@@ -31,6 +33,7 @@ type world struct {
 	db         *pgxpool.Pool
 	master     *seal.Key
 	people     *identity.Service
+	queue      *jobs.Queue
 	department string
 	now        time.Time
 }
@@ -42,6 +45,9 @@ func newWorld(t *testing.T, development bool) *world {
 	rand.Read(raw)
 	var err error
 	if w.master, err = seal.New(raw); err != nil {
+		t.Fatal(err)
+	}
+	if w.queue, err = jobs.New(w.db, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
 	w.people, err = identity.New(t.Context(), w.db, identity.Config{Now: w.clock, BaseURL: "https://guichet.example", Master: w.master, Mail: noMail{}})
@@ -63,7 +69,7 @@ func (w *world) clock() time.Time { return w.now }
 // instance is one more replica on the same database.
 func (w *world) instance(t *testing.T, development bool) *provider.Service {
 	t.Helper()
-	s, err := provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: "https://pay.example", Now: w.clock, Master: w.master, Development: development})
+	s, err := provider.New(t.Context(), w.db, w.people, provider.Config{Issuer: "https://pay.example", Now: w.clock, Master: w.master, Queue: w.queue, Development: development})
 	if err != nil {
 		t.Fatal(err)
 	}
