@@ -1,8 +1,9 @@
 // Package identity knows the people: residents with an account, guests who left an
 // address, how each proves who they are, and for how long we believe it.
 //
-//	browser ──Begin──▶ pending ──AskCode──▶ mail ──TryCode──▶ session
-//	                                          └─(first time)─ Register ─┘
+//	browser ──Begin──▶ pending ──AskCode──▶ mail ──TryCode──┬──▶ session
+//	                      │                                 ├─(first time)─ Register ─┘
+//	                      ├──TryPasskey──▶ session          └─(an app)──── TryApp ────┘
 //	other rooms ──"resident:<id>", "contact:<id>"──▶ Address (mail only)
 //
 // Names, e-mail addresses and telephone numbers are stored sealed under a key of

@@ -22,7 +22,7 @@ type PostalAddress struct {
 	Locality   string `json:"locality,omitempty"`
 	Region     string `json:"region,omitempty"`
 	PostalCode string `json:"postal_code,omitempty"`
-	Country    string `json:"country,omitempty"` // ISO 3166-1 alpha-2
+	Country    string `json:"country,omitempty"` // as written
 }
 
 // Settings are what a person may switch on and off. The zero value is the usual.
