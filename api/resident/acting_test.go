@@ -298,7 +298,7 @@ func TestACodeIsShownTypedAndAcceptedOnce(t *testing.T) {
 	o.clerk.post("/acting/code", "do", "look", "code", strings.ToLower(code)).expect(t, 200, "Act for Boulangerie Démo?")
 	o.clerk.post("/acting/code", "do", "accept", "code", code).expect(t, 303)
 	o.clerk.post("/acting/code", "do", "accept", "code", code).expect(t, 404, "No open invitation")
-	o.clerk.get("/acting").expect(t, 200, "Boulangerie Démo", "Invited")
+	o.clerk.get("/acting").expect(t, 200, "Boulangerie Démo", "By invitation")
 }
 
 func TestACodeByMailIsNotEnoughToTakeOrGiveARight(t *testing.T) {
