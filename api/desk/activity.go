@@ -155,7 +155,7 @@ type bar struct {
 // The measures of a chart.
 const (
 	chartBars  = 12
-	chartWidth = 640
+	chartWidth = 380
 	barHeight  = 58 // label, two bars and the space beneath
 )
 
@@ -175,7 +175,7 @@ func chartOf(p activityPage) *chart {
 	}
 	for i, l := range lines {
 		length := func(a money.Amount) int64 { // the longest leaves room for its figure
-			return int64(float64(a) / float64(longest) * (chartWidth - 150))
+			return int64(float64(a) / float64(longest) * (chartWidth - 110))
 		}
 		c.Bars = append(c.Bars, bar{
 			Label: p.Group(l, p.Chosen[0]), Debits: l.Debits, Credits: l.Credits,

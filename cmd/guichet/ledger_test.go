@@ -81,6 +81,10 @@ func TestLedgerCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	must("opening,assets:bank:old,Old bank", "ledger", "statement", "assets:bank:old")
+	must("line,assets:bank:old,Old bank,1,2020-01-31", "ledger", "statement", "assets:bank:old", "--known-at=2100-01-01T00:00:00Z")
+	if out := must("account,", "ledger", "trial", "--known=2019-01-01T00:00:00Z"); strings.Contains(out, "assets:bank:old") {
+		t.Errorf("before anything was known there was\n%s", out)
+	}
 	must("closing,assets:bank:old,Old bank", "ledger", "general", "--under=assets", "--from=2020-01-01", "--to=2020-01-31")
 	must("total,,,,,,,,,,12.34,12.34,0.00,CAD,", "ledger", "general")
 	var found struct {

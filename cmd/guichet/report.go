@@ -33,6 +33,11 @@ func (f reportFlags) report(ctx context.Context, e env, ask func(r report.Report
 	if err != nil {
 		return err
 	}
+	for _, fact := range t.Asked {
+		if fact.Key == "waiting" && fact.Value != "0" {
+			fmt.Fprintf(e.err, "%s entries recorded by now are not in the log yet, and not in the report\n", fact.Value)
+		}
+	}
 	if f.Out == "" {
 		return t.Write(e.out, table.Format(f.Format))
 	}
@@ -55,14 +60,14 @@ func (f reportFlags) report(ctx context.Context, e env, ask func(r report.Report
 
 // known is the second side of a question about time.
 type known struct {
-	Known string `help:"As it was known at this moment, such as 2026-03-01T09:00:00-05:00; now when left out."`
+	KnownAt string `aliases:"known" help:"As it was known at this moment, such as 2026-03-01T09:00:00-05:00; now when left out."`
 }
 
 func (k known) at() (at time.Time, err error) {
-	if k.Known == "" {
+	if k.KnownAt == "" {
 		return at, nil
 	}
-	return time.Parse(time.RFC3339, k.Known)
+	return time.Parse(time.RFC3339, k.KnownAt)
 }
 
 // span is two accounting dates.
@@ -118,7 +123,7 @@ func (c *trialCmd) Run(ctx context.Context, e env) (err error) {
 			return fmt.Errorf("month %q: want YYYY-MM", c.Frozen)
 		}
 		if at != (ledger.AsOf{}) {
-			return errors.New("a frozen trial balance is as it was frozen: --frozen goes without --on and --known")
+			return errors.New("a frozen trial balance is as it was frozen: --frozen goes without --on and --known-at")
 		}
 	}
 	return c.report(ctx, e, func(r report.Reports) (table.Table, error) {
