@@ -53,6 +53,7 @@ type Entry struct {
 const (
 	maxLines = 10_000
 	maxText  = 4_000 // bytes in a text field
+	maxCode  = 300   // bytes in a code that is in an index: a row of it holds 2,700, of seven dimensions
 	maxPairs = 100   // of metadata
 	// maxAmount keeps every sum of lines and every balance far inside 64 bits.
 	maxAmount = 100_000_000_000_000
@@ -300,7 +301,10 @@ func (e *Entry) check() error {
 	if len(e.Metadata) > maxPairs {
 		return fmt.Errorf("%d pairs of metadata, at most %d: %w", len(e.Metadata), maxPairs, ErrInvalid)
 	}
-	for _, s := range [...]string{e.Key, e.Kind, e.Currency, e.SourceType, e.SourceID, e.Actor, e.Channel, e.Description} {
+	if err := errors.Join(code(e.SourceType), code(e.SourceID)); err != nil {
+		return err
+	}
+	for _, s := range [...]string{e.Key, e.Kind, e.Currency, e.Actor, e.Channel, e.Description} {
 		if err := plainText(s); err != nil {
 			return err
 		}
@@ -318,7 +322,7 @@ func (e *Entry) check() error {
 		}
 		sum += l.Amount // maxLines × maxAmount fits
 		for _, s := range l.Dimensions.fields() {
-			if err := plainText(s); err != nil {
+			if err := code(s); err != nil {
 				return err
 			}
 		}
@@ -327,6 +331,13 @@ func (e *Entry) check() error {
 		return &UnbalancedError{sum}
 	}
 	return nil
+}
+
+func code(s string) error {
+	if len(s) > maxCode {
+		return fmt.Errorf("code %.40q: want up to %d bytes: %w", s, maxCode, ErrInvalid)
+	}
+	return plainText(s)
 }
 
 func plainText(s string) error {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -23,6 +24,8 @@ type Queue struct {
 	wait    chan *waiting
 	commits atomic.Int64
 	again   atomic.Bool // somebody has just asked again under a key that is there
+	behind  atomic.Bool // the poster was far behind when somebody last looked
+	looking chan struct{}
 }
 
 type waiting struct {
@@ -44,7 +47,7 @@ const (
 // NewQueue returns a queue; Run works it off. Appends wait while the poster is far
 // behind, so that reads stay fast.
 func NewQueue(books *Books, db *pgxpool.Pool) *Queue {
-	return &Queue{books: books, db: db, wait: make(chan *waiting, queueBatch)}
+	return &Queue{books: books, db: db, wait: make(chan *waiting, queueBatch), looking: make(chan struct{}, 1)}
 }
 
 // Append records one entry in a transaction shared with other callers, and returns
@@ -173,14 +176,16 @@ func (q *Queue) long(ctx context.Context, batch []*waiting) ([]Result, error) {
 		}
 	}
 	// One caller takes the plain statement. So does each of a batch whose transaction ended in
-	// trouble: the answer to COMMIT may be all that was lost, and the keys know.
+	// trouble: the answer to COMMIT may be all that was lost, and the keys know. What the
+	// database says of one entry, expected or not, is that caller's answer and no other's.
 	results := make([]Result, len(entries))
 	for i, e := range entries {
 		r, err := q.alone(ctx, e)
 		if err != nil && !isRefusal(err) {
 			r, err = q.alone(ctx, e)
 		}
-		if err != nil && !isRefusal(err) {
+		var answer *pgconn.PgError
+		if err != nil && !isRefusal(err) && !errors.As(err, &answer) {
 			return nil, err // the database is away: the callers ask again
 		}
 		if err != nil {
@@ -199,17 +204,26 @@ func (q *Queue) alone(ctx context.Context, e Entry) (r Result, err error) {
 	return r, err
 }
 
-// backlog waits while the poster is far behind. It looks now and then: the count is
-// not free.
+// backlog waits while the poster is far behind. Somebody looks now and then, for the
+// count is not free; once the poster was found behind, nobody passes until it has caught up.
 func (q *Queue) backlog(ctx context.Context) error {
-	if q.commits.Add(1)%queueLook != 0 {
+	if q.commits.Add(1)%queueLook != 0 && !q.behind.Load() {
 		return nil
 	}
+	select {
+	case q.looking <- struct{}{}: // one at a time
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-q.looking }()
 	for {
 		var behind bool
 		err := q.db.QueryRow(ctx, `select count(*) > $1 from (select from ledger.unposted limit $1 + 1) u`, queueBacklog).Scan(&behind)
-		if err != nil || !behind {
+		if err != nil {
 			return err
+		}
+		if q.behind.Store(behind); !behind {
+			return nil
 		}
 		pause := time.NewTimer(queuePause)
 		select {

@@ -1,8 +1,15 @@
 package ledger
 
 import (
+	"context"
 	"errors"
+	"runtime"
+	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"guichet/internal/testdb"
 )
 
 // A whole batch with a guilty entry records nothing and names it; each for itself, the
@@ -44,5 +51,98 @@ func TestQueueTellsReplaysOfOneCaller(t *testing.T) {
 	again, err := q.Append(t.Context(), move("a", 5, clearing, receivable))
 	if err != nil || !again.Replayed || again.ID != first.ID {
 		t.Errorf("again: got %+v, %v", again, err)
+	}
+}
+
+// While the poster is far behind nobody passes, not only who happened to look.
+func TestNobodyPassesWhileThePosterIsFarBehind(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	owner := testdb.Owner(t, h.db)
+	if _, err := owner.Exec(t.Context(), `
+		insert into ledger.unposted (entry_id, accounts, amounts, dimensions, effective_on, recorded_at, leaf)
+		select gen_random_uuid(), array[1, 2], array[1, -1], array[1, 1], '2026-03-09', '2026-03-09', sha256('l') from generate_series(1, $1)`, queueBacklog+1); err != nil {
+		t.Fatal(err)
+	}
+	q := NewQueue(h.Books, h.db)
+	late, stop := context.WithCancel(t.Context())
+	defer stop()
+	var waiting sync.WaitGroup
+	for range queueLook {
+		waiting.Go(func() { _ = q.backlog(late) }) // one of them looks and waits
+	}
+	for deadline := time.After(time.Minute); ; {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := q.backlog(gone); errors.Is(err, context.Canceled) {
+			break
+		}
+		select {
+		case <-deadline:
+			t.Fatal("the others pass")
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	for range queueLook {
+		gone, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := q.backlog(gone); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want to wait", err)
+		}
+	}
+	if _, err := owner.Exec(t.Context(), `delete from ledger.unposted`); err != nil {
+		t.Fatal(err)
+	}
+	waiting.Wait()
+	if err := q.backlog(t.Context()); err != nil {
+		t.Errorf("caught up: %v", err)
+	}
+}
+
+// What the database has against one entry is nobody else's trouble, even when it is
+// nothing that the books foresaw.
+func TestOneEntryDoesNotSpoilTheOthersOfAQueue(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	if _, err := testdb.Owner(t, h.db).Exec(t.Context(), `alter table ledger.journal_entry add constraint unforeseen check (source_id <> 'p-k000003')`); err != nil {
+		t.Fatal(err)
+	}
+	q := NewQueue(h.Books, h.db)
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	const callers = 10
+	errs := make([]error, callers)
+	var wg sync.WaitGroup
+	for i := range callers {
+		wg.Go(func() { _, errs[i] = q.Append(ctx, move(key(i), 5, clearing, receivable)) })
+	}
+	for len(q.wait) < callers { // all of one batch
+		runtime.Gosched()
+	}
+	go func() { _ = q.Run(ctx) }()
+	wg.Wait()
+	for i, err := range errs {
+		if (err != nil) != (i == 3) {
+			t.Errorf("entry %d: %v", i, err)
+		}
+	}
+	h.wantBalance(t, clearing, 5*(callers-1))
+}
+
+// Codes that an index could not hold are refused before the database is asked, which would
+// leave the caller's transaction aborted.
+func TestCodesThatAreTooLong(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	for name, spoil := range map[string]func(*Entry){
+		"source":    func(e *Entry) { e.SourceID = strings.Repeat("x", 301) },
+		"type":      func(e *Entry) { e.SourceType = strings.Repeat("x", 301) },
+		"dimension": func(e *Entry) { e.Lines[1].Dimensions.WBS = strings.Repeat("x", 301) },
+	} {
+		e := move("k", 5, clearing, receivable)
+		spoil(&e)
+		if _, err := h.post(t.Context(), e); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
