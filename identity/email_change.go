@@ -100,7 +100,6 @@ func (s *Service) codeSent(ctx context.Context, tx pgx.Tx, p Person, purpose str
 // liveCode is a code of an account page whose try is already counted.
 type liveCode struct {
 	id, email string
-	right     bool
 }
 
 // tryCodeOf counts a try at the session's live code of a purpose, and compares.
