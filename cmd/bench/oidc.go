@@ -76,6 +76,7 @@ const flowTrips = 6
 type oidcLab struct {
 	db       *pgxpool.Pool
 	srv      *httptest.Server
+	url      string // of srv, by name: passkeys want no bare address
 	code     string // last one mailed
 	secret   string
 	people   []*http.Client
@@ -113,6 +114,7 @@ func openOIDC(ctx context.Context, l *lab) (_ *oidcLab, err error) {
 	}
 	var handler http.Handler
 	b.srv = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { handler.ServeHTTP(w, r) }))
+	b.url = strings.Replace(b.srv.URL, "127.0.0.1", "localhost", 1)
 	people, err := b.open(ctx, &handler)
 	if err != nil {
 		return nil, err
@@ -145,13 +147,13 @@ func (b *oidcLab) open(ctx context.Context, handler *http.Handler) (*identity.Se
 		return nil, err
 	}
 	wide := identity.Limit{Burst: 1_000_000, Per: time.Minute}
-	people, err := identity.New(ctx, b.db, identity.Config{Now: time.Now, Master: master, Mail: b, Limits: identity.Limits{
+	people, err := identity.New(ctx, b.db, identity.Config{Now: time.Now, BaseURL: b.url, Master: master, Mail: b, Limits: identity.Limits{
 		CodeAgain: wide, CodeAddress: wide, CodeTotal: wide, CodeNetwork: wide, TryAddress: wide, TryNetwork: wide,
 	}})
 	if err != nil {
 		return nil, err
 	}
-	p, err := provider.New(ctx, b.db, people, provider.Config{Issuer: b.srv.URL, Now: time.Now, Master: master, Queue: queue, Development: true})
+	p, err := provider.New(ctx, b.db, people, provider.Config{Issuer: b.url, Now: time.Now, Master: master, Queue: queue, Development: true})
 	if err != nil {
 		return nil, err
 	}
@@ -159,13 +161,13 @@ func (b *oidcLab) open(ctx context.Context, handler *http.Handler) (*identity.Se
 		return nil, err
 	}
 	members := staff.New(b.db, staff.Config{Now: time.Now})
-	site := web.New(web.Options{BaseURL: b.srv.URL, Dev: true, Log: log, Viewer: session.Viewer})
-	sessions, err := session.New(session.Options{BaseURL: b.srv.URL, Residents: people, Staff: members, Site: site, Log: log})
+	site := web.New(web.Options{BaseURL: b.url, Dev: true, Log: log, Viewer: session.Viewer})
+	sessions, err := session.New(session.Options{BaseURL: b.url, Residents: people, Staff: members, Site: site, Log: log})
 	if err != nil {
 		return nil, err
 	}
 	h, err := oidc.New(oidc.Options{
-		Issuer: b.srv.URL, Provider: p, People: people, Staff: members, Sessions: sessions, Site: site, Now: time.Now, Log: log,
+		Issuer: b.url, Provider: p, People: people, Staff: members, Sessions: sessions, Site: site, Now: time.Now, Log: log,
 	})
 	if err != nil {
 		return nil, err
@@ -207,7 +209,7 @@ func (b *oidcLab) signIn(ctx context.Context, people *identity.Service, email st
 	if err != nil {
 		return err
 	}
-	u, err := url.Parse(b.srv.URL)
+	u, err := url.Parse(b.url)
 	if err != nil {
 		return err
 	}
@@ -221,13 +223,13 @@ func (b *oidcLab) signIn(ctx context.Context, people *identity.Service, email st
 	if err != nil {
 		return err
 	}
-	_, _, err = b.do(ctx, c, http.MethodPost, b.srv.URL+page.Get("Location"), url.Values{"do": {"agree"}})
+	_, _, err = b.do(ctx, c, http.MethodPost, b.url+page.Get("Location"), url.Values{"do": {"agree"}})
 	return err
 }
 
 func (b *oidcLab) authorizeURL() string {
 	sum := sha256.Sum256([]byte(b.verifier))
-	return b.srv.URL + "/oidc/authorize?" + url.Values{
+	return b.url + "/oidc/authorize?" + url.Values{
 		"client_id": {"portal"}, "redirect_uri": {"https://portal.example/callback"}, "response_type": {"code"}, "scope": {"openid profile email"},
 		"state": {"s"}, "nonce": {"n"}, "code_challenge": {base64.RawURLEncoding.EncodeToString(sum[:])}, "code_challenge_method": {"S256"},
 	}.Encode()
@@ -272,7 +274,7 @@ func (b *oidcLab) once(ctx context.Context, c *http.Client) error {
 	if err != nil {
 		return err
 	}
-	_, body, err := b.do(ctx, c, http.MethodPost, b.srv.URL+"/oidc/token", url.Values{
+	_, body, err := b.do(ctx, c, http.MethodPost, b.url+"/oidc/token", url.Values{
 		"grant_type": {"authorization_code"}, "code": {at.Query().Get("code")}, "redirect_uri": {"https://portal.example/callback"}, "code_verifier": {b.verifier},
 	})
 	if err != nil {
@@ -284,7 +286,7 @@ func (b *oidcLab) once(ctx context.Context, c *http.Client) error {
 	if err := json.Unmarshal(body, &t); err != nil {
 		return err
 	}
-	_, body, err = b.do(ctx, c, http.MethodGet, b.srv.URL+"/oidc/userinfo", url.Values{"access_token": {t.Access}})
+	_, body, err = b.do(ctx, c, http.MethodGet, b.url+"/oidc/userinfo", url.Values{"access_token": {t.Access}})
 	if err == nil && !strings.Contains(string(body), `"email":"demo.`) {
 		err = errors.New("userinfo without the person's claims")
 	}
