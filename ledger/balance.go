@@ -83,8 +83,10 @@ const statement = `
 with account as materialized (
 	select id, ledger.balance_now(id) as balance from ledger.account where path = $1
 ), posted as (
-	select p.seq, p.entry_id, p.line, p.amount, p.balance_after from ledger.posting p, account
-	where p.account_id = account.id and ($2 = 0 or p.seq < $2)
+	-- The id as a value and the bound as one number: the newest rows come from the end
+	-- of the index, however many there are.
+	select p.seq, p.entry_id, p.line, p.amount, p.balance_after from ledger.posting p
+	where p.account_id = (select id from account) and p.seq < coalesce(nullif($2::bigint, 0), 9223372036854775807)
 	order by p.seq desc limit $3
 ), waiting as (
 	select u.entry_id, l.line, l.amount from account, ledger.unposted u

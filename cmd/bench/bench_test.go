@@ -1,11 +1,15 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"errors"
 	"io"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -43,6 +47,35 @@ func TestBenchmarksRun(t *testing.T) {
 		if v <= 0 {
 			t.Errorf("%s is %f", name, v)
 		}
+	}
+}
+
+// The picture is drawn from what was seen, and the large account has the postings asked for.
+func TestSustainAndBalancesRun(t *testing.T) {
+	url, file := testdb.URL(t), filepath.Join(t.TempDir(), "run.svg")
+	var out strings.Builder
+	args := []string{"sustain", "balances", "--json", "--pairs=1", "--time=1500ms", "--callers=3", "--postings=10500", "--picture=" + file}
+	if err := run(t.Context(), args, func(name string) string {
+		if name == "DATABASE_URL" {
+			return url
+		}
+		return ""
+	}, &out); err != nil {
+		t.Fatal(err)
+	}
+	sustain, balances, _ := strings.Cut(out.String(), "\n")
+	var s, b result
+	if err := errors.Join(json.Unmarshal([]byte(sustain), &s), json.Unmarshal([]byte(balances), &b)); err != nil {
+		t.Fatalf("%v in %s", err, out.String())
+	}
+	if s.Counts["entries"] == 0 || s.Counts["bytes_per_entry_posting"] == 0 {
+		t.Errorf("sustain counted %v", s.Counts)
+	}
+	if b.Counts["postings_large"] != 10500 || len(b.Ratios) != 4 {
+		t.Errorf("balances gave %v and %v", b.Counts, b.Ratios)
+	}
+	if text, err := os.ReadFile(file); err != nil || xml.Unmarshal(text, new(struct{ XMLName xml.Name })) != nil || !bytes.Contains(text, []byte("<polyline")) {
+		t.Errorf("picture: %v, %.80s", err, text)
 	}
 }
 

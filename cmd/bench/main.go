@@ -32,6 +32,8 @@ import (
 // benchmarks by name, in the order in which they run.
 var benchmarks = []benchmark{
 	{"ledger", []int{16, 128}, "a payment's transaction with its journal entry, over one hot account, over spread accounts, and with balance rows", ledgerBench},
+	{"sustain", []int{128}, "appends to one account for --time, the accounts following: rate, lag, checkpoints, autovacuum, bytes an entry", sustainBench},
+	{"balances", []int{1}, "balances and statements of an account of ten thousand postings and of one with --postings", balancesBench},
 	{"payment", []int{1, 16}, "from the processor's webhook to the committed payment, and the same rows written by one plain transaction", paymentBench},
 	{"oidc", []int{1, 8, 32}, "a signed-in person's complete code flow, beside one signature and beside its six round trips", oidcBench},
 }
@@ -45,12 +47,14 @@ type benchmark struct {
 
 // options of every benchmark.
 type options struct {
-	Names   []string      `arg:"" optional:"" help:"Benchmarks to run; none: all."`
-	JSON    bool          `help:"Print one JSON object per benchmark and nothing else."`
-	Pairs   int           `default:"5" help:"Rounds of each comparison; the median counts."`
-	Time    time.Duration `default:"3s" help:"Length of one run."`
-	Callers []int         `help:"Numbers of concurrent callers; none: what the benchmark is about."`
-	Dir     string        `help:"Where the private PostgreSQL keeps its data; a disk, not memory." type:"path"`
+	Names    []string      `arg:"" optional:"" help:"Benchmarks to run; none: all."`
+	JSON     bool          `help:"Print one JSON object per benchmark and nothing else."`
+	Pairs    int           `default:"5" help:"Rounds of each comparison; the median counts."`
+	Time     time.Duration `default:"3s" help:"Length of one run."`
+	Callers  []int         `help:"Numbers of concurrent callers; none: what the benchmark is about."`
+	Picture  string        `help:"Draw rate and lag of sustain into this file, as SVG." type:"path"`
+	Postings int           `default:"1000000" help:"Postings of the large account of balances."`
+	Dir      string        `help:"Where the private PostgreSQL keeps its data; a disk, not memory." type:"path"`
 }
 
 func main() {
