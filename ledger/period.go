@@ -91,8 +91,16 @@ func (b *Books) SetPeriod(ctx context.Context, tx pgx.Tx, day clock.Date, to Per
 	})
 }
 
-// ErrNotReady says why a period cannot be closed yet.
+// ErrNotReady: a rule of the books or of another room does not hold, so the period cannot
+// be closed yet.
 var ErrNotReady = errors.New("period is not ready to be closed")
+
+// A NotReadyError names what a rule found first. It is ErrNotReady.
+type NotReadyError struct{ Finding }
+
+func (e *NotReadyError) Error() string { return e.String() }
+
+func (e *NotReadyError) Is(target error) bool { return target == ErrNotReady }
 
 func ready(ctx context.Context, tx pgx.Tx, checks []Check) error {
 	for _, check := range checks {
@@ -101,7 +109,7 @@ func ready(ctx context.Context, tx pgx.Tx, checks []Check) error {
 			return err
 		}
 		if len(found) > 0 {
-			return fmt.Errorf("%s: %w", found[0], ErrNotReady)
+			return &NotReadyError{found[0]}
 		}
 	}
 	return nil

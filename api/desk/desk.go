@@ -7,6 +7,7 @@
 //	            │       SAP ─▶ batches ─▶ documents      │
 //	            │       ledger ─▶ accounts ─▶ entries    │
 //	            │         └─▶ journal, general, activity  │
+//	            │       periods ─▶ trial balances        │
 //	            └─────▶ exceptions          look-up ─────┘
 //
 // Denied by default: a route is in one table with the roles that may use it, and a
@@ -80,6 +81,7 @@ var (
 	handle    = []string{staff.FinanceClerk, staff.FinanceApprover}                // notes on exceptions, and taking them
 	correct   = []string{staff.FinanceClerk}                                       // closing them, moving money out of suspense
 	frontLine = []string{staff.Agent311, staff.CounterClerk, staff.Supervisor}     // speak with residents, and see who they are
+	approve   = []string{staff.FinanceApprover}                                    // deciding what somebody else asked for
 	lookUp    = slices.Concat(frontLine, watch)
 	// administer is who may open api/admin's pages.
 	administer = []string{staff.Administrator, staff.Department}
@@ -139,6 +141,11 @@ func (h *Handler) routes() []route {
 		{get, "/desk/documents/{id}", takeDocument, false, h.documentWaiting},
 		{get, "/desk/documents/{id}/file", takeDocument, false, h.documentFile},
 		{post, "/desk/documents/{id}", decideDocument, false, session.RequireFresh(http.HandlerFunc(h.decide)).ServeHTTP},
+
+		{get, "/desk/periods", watch, false, h.periods},
+		{post, "/desk/periods", handle, false, h.askPeriod},
+		{get, "/desk/periods/decide", watch, false, h.toPeriods},
+		{post, "/desk/periods/decide", approve, false, session.RequireFresh(http.HandlerFunc(h.decidePeriod)).ServeHTTP},
 
 		{get, "/desk/lookup", lookUp, true, h.lookupPage},
 		{post, "/desk/lookup", lookUp, true, h.lookup},
@@ -218,6 +225,7 @@ func Viewer(r *http.Request) web.Viewer {
 			{Href: "/desk/bank", Label: "desk.nav.bank"},
 			{Href: "/desk/sap", Label: "desk.nav.sap"},
 			{Href: "/desk/ledger", Label: "desk.nav.ledger"},
+			{Href: "/desk/periods", Label: "desk.nav.periods"},
 		}
 	}
 	if holdsAny(m, lookUp) {

@@ -70,6 +70,8 @@ func (s *story) pages() []shown {
 		{"exception-rejected", clerk, "/desk/exceptions/" + s.openException(reconcile.Rejected).ID, []string{"Close with this reason", "Cost centre 1000/4300"}, []string{"Fermer avec cette raison"}},
 		{"exception-readonly", auditor, "/desk/exceptions/" + inSuspense.ID, []string{"You can read exceptions, not change them."}, []string{"pas les modifier"}},
 		{"ledger", clerk, "/desk/ledger", []string{"Balanced as of", "assets:bank:main", "Revenue", "Total"}, []string{"Équilibrée", "Revenus"}},
+		{"periods", clerk, "/desk/periods", []string{"Accounting periods", "Ask to start closing"}, []string{"Périodes comptables", "Demander le début de la fermeture"}},
+		{"periods-readonly", auditor, "/desk/periods", []string{"Accounting periods"}, []string{"Périodes comptables"}},
 		{"ledger-none", clerk, "/desk/ledger?on=2001-01-01", []string{"Nothing has been recorded"}, []string{"Rien n’a été inscrit"}},
 		{"ledger-known", clerk, "/desk/ledger?on=" + s.bad.String() + "&known=" + s.good.String() + "T23:59", []string{"This is what the log held at"}, []string{"Voici ce que contenait le journal"}},
 		{"accounts", clerk, "/desk/ledger/accounts", []string{"Assets", "assets:bank:main", "credit side", "accounts"}, []string{"Actif", "côté crédit"}},

@@ -37,6 +37,8 @@ var access = map[string][]string{
 
 	"GET /desk/documents": counter, "GET /desk/documents/new": counter, "POST /desk/documents/new": counter,
 	"GET /desk/documents/{id}": counter, "GET /desk/documents/{id}/file": counter, "POST /desk/documents/{id}": {staff.Supervisor},
+	"GET /desk/periods": finance, "GET /desk/periods/decide": finance,
+	"POST /desk/periods": {staff.FinanceClerk, staff.FinanceApprover}, "POST /desk/periods/decide": {staff.FinanceApprover},
 
 	"GET /desk/lookup": phone, "POST /desk/lookup": phone, "GET /desk/lookup/bills/{id}": phone, "GET /desk/lookup/payments/{id}": phone,
 }
@@ -145,7 +147,7 @@ func TestTheDoorLeadsEverybodyToTheirFirstPage(t *testing.T) {
 		}
 	})
 	t.Run("navigation shows what may be opened", func(t *testing.T) {
-		for role, want := range map[string]int{staff.FinanceClerk: 7, staff.Auditor: 8, staff.Agent311: 1, "parking-finance": 1} {
+		for role, want := range map[string]int{staff.FinanceClerk: 8, staff.Auditor: 9, staff.Agent311: 1, "parking-finance": 1} {
 			page := w.do(http.MethodGet, role, "/desk/lookup", nil).body
 			if got := strings.Count(page, `<li><a href="/desk/`); got != want {
 				t.Errorf("%s: %d places, want %d", role, got, want)

@@ -247,7 +247,7 @@ func (p todayPage) RunState() string {
 // resultWords are what steps count, in the order in which they are told.
 var resultWords = []string{
 	"transactions", "files", "statements", "duplicates", "lines", "payouts", "itemised", "ties", "unmatched_lines", "missing_payouts",
-	"payments", "unexplained", "explained_late", "credits", "batches", "documents", "entries", "delivered", "waiting", "answers", "posted", "rejected", "refused",
+	"payments", "unexplained", "explained_late", "unposted", "credits", "batches", "documents", "entries", "delivered", "waiting", "answers", "posted", "rejected", "refused",
 }
 
 // Results tells what a step did: what it counted, without what was none.

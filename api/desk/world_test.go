@@ -98,7 +98,7 @@ func newWorld(t *testing.T) *world {
 	w.newNightly(log)
 	w.people, err = identity.New(t.Context(), w.DB, identity.Config{Now: w.Clock.Now, BaseURL: "http://localhost", Master: w.Key, Mail: w.mail})
 	must(t, err)
-	suggest := map[string][]staff.Suggestion{"parking-agent": {{Role: staff.Agent311, DepartmentCode: "parking"}}, "parking-finance": {{Role: staff.FinanceClerk, DepartmentCode: "parking"}}}
+	suggest := map[string][]staff.Suggestion{"parking-agent": {{Role: staff.Agent311, DepartmentCode: "parking"}}, "parking-finance": {{Role: staff.FinanceClerk, DepartmentCode: "parking"}}, "second-approver": {{Role: staff.FinanceApprover}}}
 	for _, role := range staff.Roles() {
 		suggest[role] = []staff.Suggestion{{Role: role}}
 	}

@@ -172,18 +172,11 @@ func (w *world) verifyHeads(ctx context.Context, files []string) (lines []string
 // verify proves the books and returns what is wrong, a line each.
 func (w *world) verify(ctx context.Context) ([]string, error) {
 	var lines []string
-	found, err := ledger.Verify(ctx, w.db, w.payments.Checks()...)
+	found, err := ledger.Verify(ctx, w.db, append(w.payments.Checks(), reconcile.Check)...)
 	if err != nil {
 		return nil, err
 	}
 	for _, f := range found {
-		lines = append(lines, f.String())
-	}
-	more, err := reconcile.Verify(ctx, w.db)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range more {
 		lines = append(lines, f.String())
 	}
 	return lines, nil

@@ -19,6 +19,7 @@ import (
 	"guichet/internal/money"
 	"guichet/ledger"
 	"guichet/payments"
+	"guichet/reconcile"
 )
 
 // ledgerCmd is what accounting does with the books from a shell.
@@ -113,7 +114,8 @@ type periodCmd struct {
 	State string `arg:"" enum:"open,closing,closed" help:"open, closing or closed. Closed is final."`
 }
 
-// Run closes only what is proved: the rules of bills, credits and receipts must hold.
+// Run closes only what is proved: the rules of bills, credits, receipts, clearing,
+// suspense, payouts and SAP's documents must hold.
 func (c *periodCmd) Run(ctx context.Context, e env) error {
 	first, err := time.Parse("2006-01", c.Month)
 	if err != nil {
@@ -121,7 +123,7 @@ func (c *periodCmd) Run(ctx context.Context, e env) error {
 	}
 	month := clock.FromTime(first)
 	return e.do(ctx, func(ctx context.Context, w *world, tx pgx.Tx) (any, error) {
-		if err := w.books.SetPeriod(ctx, tx, month, ledger.PeriodState(c.State), w.payments.Checks()...); err != nil {
+		if err := w.books.SetPeriod(ctx, tx, month, ledger.PeriodState(c.State), append(w.payments.Checks(), reconcile.Check)...); err != nil {
 			return nil, err
 		}
 		result := map[string]any{"month": c.Month, "state": c.State}
