@@ -98,9 +98,7 @@ func (s *Service) codeSent(ctx context.Context, tx pgx.Tx, p Person, purpose str
 }
 
 // liveCode is a code of an account page whose try is already counted.
-type liveCode struct {
-	id, email string
-}
+type liveCode struct{ id, email string }
 
 // tryCodeOf counts a try at the session's live code of a purpose, and compares.
 func (s *Service) tryCodeOf(ctx context.Context, p Person, purpose, typed string) (liveCode, error) {

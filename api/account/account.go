@@ -22,6 +22,7 @@ import (
 
 	"github.com/go-chi/chi/v5"
 
+	"guichet/api/oidc"
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
@@ -37,6 +38,7 @@ type Options struct {
 	Site     *web.Site
 	Now      func() time.Time
 	Log      *slog.Logger
+	Partners []oidc.Partner
 	// Receipts lists what a resident has paid, for the export of their data.
 	Receipts func(ctx context.Context, residentID string, limit int) ([]payments.Receipt, error)
 }

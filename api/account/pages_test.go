@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"guichet/api/oidc"
 	"guichet/api/web"
 	"guichet/api/web/webtest"
 	"guichet/identity"
@@ -33,6 +34,8 @@ func TestPages(t *testing.T) {
 		{ID: "1", Name: "Phone", Synced: true, CreatedAt: noon, UsedAt: &noon, WarnedAt: &noon},
 		{ID: "2", Name: "Key", CreatedAt: noon},
 	}
+	bank := oidc.Partner{Key: "bank", NameEN: "Bank", NameFR: "Banque", Issuer: "https://bank.example"}
+	partners := []partnerRow{{bank, nil}, {oidc.Partner{Key: "province"}, &identity.PartnerLink{LinkedAt: noon}}}
 	known := []provider.Known{
 		{ClientID: "a", Name: provider.Words{EN: "Portal", FR: "Portail"}, Since: noon, Agreed: true, Scopes: []string{"openid", "profile", "email"}},
 		{ClientID: "b", Since: noon, Scopes: []string{"phone", "address", "offline_access"}},
@@ -52,7 +55,7 @@ func TestPages(t *testing.T) {
 			homePage{view: v, Factors: identity.Factors{Passkeys: 1}}),
 		"account/profile":     {profilePage{v, identity.Resident{Name: "Léa", Lang: "fr"}}, profilePage{wrong, identity.Resident{}}},
 		"account/emails":      {emailsPage{v, emails, ""}, emailsPage{wrong, emails, "new"}, emailsPage{wrong, emails, "2"}},
-		"account/security":    {securityPage{view: v}, securityPage{wrong, keys, identity.Factors{Passkeys: 2, App: true, Backup: 9}, "app"}, securityPage{v, keys, identity.Factors{}, "1"}},
+		"account/security":    {securityPage{view: v}, securityPage{wrong, keys, identity.Factors{Passkeys: 2, App: true, Backup: 9}, partners, "app"}, securityPage{v, keys, identity.Factors{}, nil, "1"}},
 		"account/passkey":     {passkeyPage{v, "/"}, passkeyPage{wrong, "/bills"}},
 		"account/app":         {appPage{v, identity.App{Secret: "ABCD EFGH"}, template.URL("otpauth://totp/x"), "/"}, appPage{wrong, identity.App{}, "", "/"}},
 		"account/codes":       {codesPage{v, []string{"A", "B"}, "/"}, codesPage{v, nil, "/bills"}},

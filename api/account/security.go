@@ -1,14 +1,17 @@
 package account
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"html/template"
 	"net/http"
 
+	"guichet/api/oidc"
 	"guichet/api/session"
 	"guichet/api/web"
 	"guichet/identity"
+	"guichet/identity/provider"
 )
 
 // securityPage lists how a person proves who they are.
@@ -16,6 +19,7 @@ type securityPage struct {
 	view
 	Passkeys []identity.Passkey
 	Factors  identity.Factors
+	Partners []partnerRow
 	Confirm  string // the factor whose removal would leave only the code by e-mail
 }
 
@@ -28,11 +32,41 @@ func (h *Handler) showSecurity(w http.ResponseWriter, r *http.Request, status in
 	if page.Passkeys, err = h.People.Passkeys(r.Context(), page.P.ID); err == nil {
 		page.Factors, err = h.People.Factors(r.Context(), page.P.ID)
 	}
+	if err == nil {
+		page.Partners, err = h.partnerRows(r.Context(), page.P.ID)
+	}
 	if err != nil {
 		h.fail(w, r, "show security", err)
 		return
 	}
+	for _, partner := range h.Partners { // where a form of this page may lead
+		h.Site.AllowForms(w, provider.Origin(partner.Issuer))
+	}
 	h.Site.Page(w, r, status, "account/security", page)
+}
+
+// partnerRow is a partner with what the reader has to do with it.
+type partnerRow struct {
+	oidc.Partner
+	Link *identity.PartnerLink // nil: not linked
+}
+
+func (h *Handler) partnerRows(ctx context.Context, residentID string) ([]partnerRow, error) {
+	links, err := h.People.PartnerLinks(ctx, residentID)
+	if err != nil {
+		return nil, err
+	}
+	var rows []partnerRow
+	for _, p := range h.Partners {
+		row := partnerRow{Partner: p}
+		for i := range links {
+			if links[i].Issuer == p.Issuer {
+				row.Link = &links[i]
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
 }
 
 func (h *Handler) changeSecurity(w http.ResponseWriter, r *http.Request, form *web.Form) {
@@ -48,6 +82,8 @@ func (h *Handler) changeSecurity(w http.ResponseWriter, r *http.Request, form *w
 		page.Confirm, err = passkey, h.People.RemovePasskey(ctx, p, passkey, knowing, v)
 	case "remove-app":
 		page.Confirm, err = "app", h.People.RemoveApp(ctx, p, knowing, v)
+	case "unlink":
+		err = h.People.UnlinkPartner(ctx, p, form.Value("issuer"), v)
 	case "codes":
 		var codes []string
 		if codes, err = h.People.NewBackupCodes(ctx, p, v); err == nil {

@@ -47,6 +47,7 @@ type Options struct {
 	Sessions    *session.Sessions
 	Site        *web.Site
 	Directory   Directory
+	Partners    []Partner           // whose sign-in counts for residents
 	Departments *department.Service // how their sign-in pages look
 	Now         func() time.Time
 	Log         *slog.Logger
@@ -61,6 +62,7 @@ type Handler struct {
 	sessions    *session.Sessions
 	site        *web.Site
 	directory   directory
+	partners    []*relying
 	departments *department.Service
 	now         func() time.Time
 	log         *slog.Logger
@@ -82,6 +84,10 @@ func New(o Options) (*Handler, error) {
 	}
 	h.directory.Directory, h.directory.now = o.Directory, o.Now
 	h.directory.callback = o.Issuer + "/staff/callback"
+	if err := checkPartners(o.Partners); err != nil {
+		return nil, fmt.Errorf("oidc: %w", err)
+	}
+	h.partners = newPartners(o.Partners, o.Issuer+"/partner/callback", o.Now)
 	if h.metadata, err = newDocument(h.discovery()); err != nil {
 		return nil, fmt.Errorf("oidc: %w", err)
 	}
@@ -116,6 +122,8 @@ func (h *Handler) Routes(r chi.Router) {
 		r.Get("/signin/{id}", h.show)
 		r.Post("/signin/{id}", h.act)
 		r.Post("/signin/{id}/passkey", h.passkeyOptions)
+		r.Get("/partner/callback", h.partnerCallback)
+		r.Post("/partner/{key}/link", h.linkPartner)
 		r.Post("/signout", h.signOut)
 		r.Get("/signed-out", h.signedOut)
 		r.Get("/staff/signin", h.staffSignIn)

@@ -17,7 +17,7 @@ func TestPages(t *testing.T) {
 	form.Fail("user_code", "oidc.device.wrong")
 	form.Fail("code", "oidc.code.wrong", "Count", 2)
 	form.Fail("name", "oidc.profile.bad")
-	own := signInPage{Service: "Guichet", Email: "demo@example.com"}
+	own := signInPage{Service: "Guichet", Email: "demo@example.com", Partners: newPartners([]Partner{{Key: "bank", NameEN: "Bank", NameFR: "Banque"}}, "", nil)}
 	asked := signInPage{
 		Form: form, Service: "Portal", Department: "Parking", FirstParty: true, Email: "demo@example.com",
 		Name: "Demo", Sees: []string{"profile", "email", "guichet:act", "offline_access"}, Contexts: []acting{{Now: true}, {ID: "x", Name: "Boulangerie Démo", Type: "business"}},

@@ -267,6 +267,8 @@ func (h *Handler) act(w http.ResponseWriter, r *http.Request) {
 		h.askCode(w, r, f, form, f.Email)
 	case "code":
 		h.tryCode(w, r, f, form)
+	case "partner":
+		h.toPartner(w, r, f, form.Value("partner"))
 	case "factor":
 		h.tryApp(w, r, f, form)
 	case "recover":
@@ -514,6 +516,7 @@ type signInPage struct {
 	StepUp     bool // there is a session already
 	Recovery   *identity.Recovery
 	Ready      bool // the wait of the recovery is over
+	Partners   []*relying
 }
 
 func (f flow) serviceName(lang string) string {
@@ -526,7 +529,7 @@ func (f flow) serviceName(lang string) string {
 // page shows the page of the step, in whatever state the form is.
 func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flow, form *web.Form) {
 	lang := web.Lang(r)
-	p := signInPage{Form: form, Service: f.serviceName(lang), Email: f.Email, Address: "/signin/" + f.ID}
+	p := signInPage{Form: form, Service: f.serviceName(lang), Email: f.Email, Address: "/signin/" + f.ID, Partners: h.partners}
 	if f.client != nil {
 		p.Department, p.FirstParty = f.client.Department.In(lang), f.client.FirstParty
 		// Browsers hold form-action against every redirect that follows, so also
@@ -563,6 +566,9 @@ func (h *Handler) page(w http.ResponseWriter, r *http.Request, status int, f flo
 	}
 	if f.Step != identity.StepSignedIn && f.Step != identity.StepProfile {
 		h.site.AllowScript(w)
+		for _, partner := range h.partners { // where a form of this page may lead
+			h.site.AllowForms(w, provider.Origin(partner.Partner.Issuer))
+		}
 	}
 	h.site.Page(w, r, status, name, p)
 }

@@ -17,7 +17,7 @@ import (
 	"guichet/identity/staff"
 )
 
-// A Directory is the city's staff directory, as an OpenID Provider. Without an
+// A Directory is the city's staff directory, or a partner, as an OpenID Provider. Without an
 // issuer nobody of the staff can sign in.
 type Directory struct {
 	Issuer, ClientID, ClientSecret string
@@ -167,28 +167,11 @@ var errNotFresh = errors.New("the directory does not say that the person has jus
 
 // answer exchanges the code and checks everything that the directory says.
 func (d *directory) answer(ctx context.Context, v url.Values, p staff.Pending) (staff.Upstream, error) {
-	if err := d.discover(ctx); err != nil { // this instance may not have begun the sign-in
+	tokens, token, err := d.verify(ctx, v, p.Nonce, p.Verifier)
+	if err != nil {
 		return staff.Upstream{}, err
 	}
-	if iss := v.Get("iss"); iss != d.Issuer && (d.iss || iss != "") {
-		return staff.Upstream{}, errors.New("the answer names another issuer") // mix-up, RFC 9207
-	}
 	ctx = oidcrp.ClientContext(ctx, calls)
-	tokens, err := d.oauth.Exchange(ctx, v.Get("code"), oauth2.VerifierOption(p.Verifier))
-	if err != nil {
-		return staff.Upstream{}, fmt.Errorf("exchange the code: %w", err)
-	}
-	raw, _ := tokens.Extra("id_token").(string)
-	token, err := d.tokens.Verify(ctx, raw)
-	if err != nil {
-		return staff.Upstream{}, fmt.Errorf("verify the ID token: %w", err)
-	}
-	if subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(p.Nonce)) != 1 {
-		return staff.Upstream{}, errors.New("the ID token has another nonce")
-	}
-	if age := d.now().Sub(token.IssuedAt); age > tokenAge || age < -time.Minute {
-		return staff.Upstream{}, fmt.Errorf("the ID token is %s old", age.Round(time.Second))
-	}
 	u := staff.Upstream{Issuer: token.Issuer, Subject: token.Subject}
 	if err := d.proof(token, p, &u); err != nil {
 		return staff.Upstream{}, err
@@ -214,6 +197,33 @@ func (d *directory) answer(ctx context.Context, v url.Values, p staff.Pending) (
 		}
 	}
 	return u, nil
+}
+
+// verify exchanges the code of an answer and checks whose it is, for whom, and how old.
+func (d *directory) verify(ctx context.Context, v url.Values, nonce, verifier string) (*oauth2.Token, *oidcrp.IDToken, error) {
+	if err := d.discover(ctx); err != nil { // this instance may not have begun the sign-in
+		return nil, nil, err
+	}
+	if iss := v.Get("iss"); iss != d.Issuer && (d.iss || iss != "") {
+		return nil, nil, errors.New("the answer names another issuer") // mix-up, RFC 9207
+	}
+	ctx = oidcrp.ClientContext(ctx, calls)
+	tokens, err := d.oauth.Exchange(ctx, v.Get("code"), oauth2.VerifierOption(verifier))
+	if err != nil {
+		return nil, nil, fmt.Errorf("exchange the code: %w", err)
+	}
+	raw, _ := tokens.Extra("id_token").(string)
+	token, err := d.tokens.Verify(ctx, raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("verify the ID token: %w", err)
+	}
+	if subtle.ConstantTimeCompare([]byte(token.Nonce), []byte(nonce)) != 1 {
+		return nil, nil, errors.New("the ID token has another nonce")
+	}
+	if age := d.now().Sub(token.IssuedAt); age > tokenAge || age < -time.Minute {
+		return nil, nil, fmt.Errorf("the ID token is %s old", age.Round(time.Second))
+	}
+	return tokens, token, nil
 }
 
 // proof reads when, how and in which session of the directory somebody proved who they

@@ -152,8 +152,13 @@ func (w *world) handler() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
+	vouching, err := oidc.ReadPartners(w.cfg.PartnersFile)
+	if err != nil {
+		return nil, err
+	}
 	provider, err := oidc.New(oidc.Options{
 		Issuer: w.cfg.BaseURL, Provider: w.provider, People: w.people, Staff: w.staff, Sessions: sessions, Site: w.site, Departments: w.depts, Now: w.clock.Now, Log: w.log,
+		Partners:  vouching,
 		Directory: oidc.Directory{Issuer: w.cfg.StaffIssuer, ClientID: w.cfg.StaffClientID, ClientSecret: w.cfg.StaffClientSecret.Reveal(), GroupsScope: "groups", FreshACR: w.cfg.StaffFreshACR},
 	})
 	if err != nil {
@@ -162,7 +167,7 @@ func (w *world) handler() (http.Handler, error) {
 	return api.New(api.Parts{
 		Site: w.site, Sessions: sessions, OIDC: provider,
 		Account: account.New(account.Options{
-			People: w.people, Provider: w.provider, Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log, Receipts: w.payments.ReceiptsOf,
+			People: w.people, Provider: w.provider, Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log, Receipts: w.payments.ReceiptsOf, Partners: vouching,
 		}),
 		Resident: resident.New(resident.Options{
 			DB: w.db, Payments: w.payments, Bills: w.bills, Books: w.books, People: w.people, Acting: w.acting, Departments: w.depts,

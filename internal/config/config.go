@@ -84,6 +84,8 @@ type Config struct {
 	StaffFreshACR     string `env:"STAFF_FRESH_ACR" help:"acr that the directory must show before approvals and refunds; empty: a fresh sign-in of any kind"`
 	StaffAlarmMail    string `env:"STAFF_ALARM_MAIL" help:"who is told when the break-glass account is used: addresses, comma between; empty: no such account can be made"`
 
+	PartnersFile string `env:"PARTNERS_FILE" help:"JSON list of partners whose sign-in counts for residents, readable by the service alone; empty: none"`
+
 	BankInbox   string `env:"BANK_INBOX" help:"directory where camt.053 statements arrive; empty: none are read"`
 	BankAccount string `env:"BANK_ACCOUNT" help:"the city's account as its statements write it; goes with BANK_INBOX"`
 
