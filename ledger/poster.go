@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/mod/sumdb/note"
 	"golang.org/x/mod/sumdb/tlog"
@@ -26,7 +27,7 @@ type PosterOptions struct {
 	Signer  note.Signer   // signs each head; nil: heads are not signed and nothing can be proved
 	HeadDir string        // signed heads are also written here, outside the database; empty: not
 	Log     *slog.Logger  // nil: silent
-	Linger  time.Duration // pause between batches, so that they fill; 0: 30 ms
+	Linger  time.Duration // pause between batches, so that they fill; 0: 100 ms
 	Standby time.Duration // pause while another instance posts; 0: 1 s
 	Batch   int           // entries in a batch, at most; 0: 10,000
 }
@@ -49,6 +50,8 @@ type Poster struct {
 	log      *tree     // nil: remembers nothing
 	at       tlog.Tree // the stored head that log and accounts belong to
 	accounts map[int64]head
+	from     uint32 // block of unposted where the last batch began: before it is little but dead rows
+	narrow   int    // batches since the whole of unposted was last looked at
 
 	signed string    // newest head that is not in HeadDir yet
 	wrote  time.Time // when a head was last written there
@@ -56,6 +59,9 @@ type Poster struct {
 
 // A head is the last posting of an account.
 type head struct{ seq, balance int64 }
+
+// wholeEvery is how many batches may pass over entries that lie before the last one.
+const wholeEvery = 4
 
 // headEvery is how often a head goes to HeadDir while entries are posted.
 const headEvery = time.Minute
@@ -65,7 +71,7 @@ func NewPoster(db *pgxpool.Pool, now func() time.Time, opts PosterOptions) *Post
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
 	}
-	opts.Linger = cmp.Or(opts.Linger, 30*time.Millisecond)
+	opts.Linger = cmp.Or(opts.Linger, 100*time.Millisecond)
 	opts.Standby = cmp.Or(opts.Standby, time.Second)
 	opts.Batch = cmp.Or(opts.Batch, 10_000)
 	p := &Poster{db: db, now: now, opts: opts, turn: make(chan struct{}, 1)}
@@ -145,7 +151,7 @@ func (p *Poster) take(ctx context.Context, polite bool) (n int, err error) {
 	})
 	if err != nil {
 		if !errors.Is(err, errStandby) {
-			p.log, p.accounts, p.signed = nil, nil, ""
+			p.log, p.accounts, p.signed, p.from = nil, nil, "", 0
 		}
 		return 0, err
 	}
@@ -179,7 +185,7 @@ func (p *Poster) post(ctx context.Context, tx pgx.Tx, polite bool) (int, error) 
 			return 0, errStandby
 		}
 	}
-	batch, err := takeUnposted(ctx, tx, p.opts.Batch)
+	batch, err := p.next(ctx, tx, polite)
 	if err != nil || len(batch) == 0 {
 		return 0, err
 	}
@@ -221,33 +227,60 @@ type unposted struct {
 	dimensions []int64
 	effective  time.Time
 	leaf       tlog.Hash
+	block      uint32
 }
 
-// takeUnposted removes up to limit committed entries and returns them in order of id.
-// It takes what lies first in the table, roughly the oldest: to ask for the oldest
-// was measured to halve the rate, over the dead rows the table lives on.
-func takeUnposted(ctx context.Context, tx pgx.Tx, limit int) ([]unposted, error) {
+// next takes a batch and returns it in order of id. New rows mostly lie behind the last
+// ones, so it looks there first. What is left of the batch is filled from the whole table
+// when there was nothing, now and then, and always unless hasty.
+func (p *Poster) next(ctx context.Context, tx pgx.Tx, hasty bool) ([]unposted, error) {
+	batch, err := takeUnposted(ctx, tx, p.from, p.opts.Batch)
+	if err != nil {
+		return nil, err
+	}
+	p.narrow++
+	if left := p.opts.Batch - len(batch); p.from > 0 && left > 0 && (len(batch) == 0 || p.narrow >= wholeEvery || !hasty) {
+		rest, err := takeUnposted(ctx, tx, 0, left)
+		if err != nil {
+			return nil, err
+		}
+		batch, p.narrow = append(batch, rest...), 0
+	}
+	p.from = 0
+	if len(batch) > 0 {
+		p.from = slices.MinFunc(batch, func(a, b unposted) int { return cmp.Compare(a.block, b.block) }).block
+	}
+	slices.SortFunc(batch, func(a, b unposted) int { return bytes.Compare(a.id[:], b.id[:]) })
+	return batch, nil
+}
+
+// takeUnposted removes up to limit committed entries that lie in the table from a block on,
+// roughly the oldest: to ask for the oldest was measured to halve the rate, over
+// the dead rows the table lives on.
+func takeUnposted(ctx context.Context, tx pgx.Tx, block uint32, limit int) ([]unposted, error) {
 	rows, err := tx.Query(ctx, `
-		delete from ledger.unposted where ctid = any (array(select ctid from ledger.unposted limit $1))
-		returning entry_id, accounts, amounts, dimensions, effective_on, leaf`, limit)
+		delete from ledger.unposted where ctid = any (array(select ctid from ledger.unposted where ctid >= $1 limit $2))
+		returning ctid, entry_id, accounts, amounts, dimensions, effective_on, leaf`, pgtype.TID{BlockNumber: block, Valid: true}, limit)
 	if err != nil {
 		return nil, fmt.Errorf("take unposted: %w", err)
 	}
-	var batch []unposted
-	var leaf []byte
+	var (
+		batch []unposted
+		place pgtype.TID
+		leaf  []byte
+	)
 	for rows.Next() {
 		var u unposted
-		if err := rows.Scan(&u.id, &u.accounts, &u.amounts, &u.dimensions, &u.effective, &leaf); err != nil {
+		if err := rows.Scan(&place, &u.id, &u.accounts, &u.amounts, &u.dimensions, &u.effective, &leaf); err != nil {
 			rows.Close()
 			return nil, fmt.Errorf("take unposted: %w", err)
 		}
-		u.leaf = tlog.Hash(leaf)
+		u.leaf, u.block = tlog.Hash(leaf), place.BlockNumber
 		batch = append(batch, u)
 	}
 	if err := rows.Err(); err != nil {
 		return nil, fmt.Errorf("take unposted: %w", err)
 	}
-	slices.SortFunc(batch, func(a, b unposted) int { return bytes.Compare(a.id[:], b.id[:]) })
 	return batch, nil
 }
 
@@ -300,6 +333,10 @@ type day struct {
 	effective          time.Time
 }
 
+func (d day) compare(e day) int {
+	return cmp.Or(cmp.Compare(d.account, e.account), d.effective.Compare(e.effective), cmp.Compare(d.dimension, e.dimension))
+}
+
 type turnover struct{ debits, credits int64 }
 
 // explode numbers the lines of a batch, moves the accounts' heads and the log
@@ -346,7 +383,8 @@ func (p *Poster) write(ctx context.Context, tx pgx.Tx, days map[day]turnover) er
 		levels, numbers                       []int64
 		hashes                                [][]byte
 	)
-	for k, t := range days {
+	for _, k := range slices.SortedFunc(maps.Keys(days), day.compare) {
+		t := days[k]
 		accounts, dimensions, effective = append(accounts, k.account), append(dimensions, k.dimension), append(effective, k.effective)
 		debits, credits = append(debits, t.debits), append(credits, t.credits)
 	}

@@ -576,3 +576,44 @@ func TestHeadsGoToFiles(t *testing.T) {
 		t.Errorf("saved head: %v", err)
 	}
 }
+
+// The poster passes over what lies before its last batch, and not for long; whoever drains
+// does not.
+func TestPosterFindsWhatLiesBefore(t *testing.T) {
+	t.Parallel()
+	h := open(t)
+	waiting := func() int { return count(t, h.db, `select count(*) from ledger.unposted`) }
+	appendSome := func(name string, n int) {
+		batch := make([]Entry, n)
+		for i := range batch {
+			batch[i] = move(fmt.Sprint(name, "/", i), 100, clearing, receivable)
+		}
+		h.do(t, func(ctx context.Context, tx pgx.Tx) error { _, err := h.AppendAll(ctx, tx, batch); return err })
+	}
+	p := h.poster(PosterOptions{})
+	appendSome("first", 300)
+	p.from = 4
+	for i := 0; waiting() > 0; i++ {
+		if i > wholeEvery {
+			t.Fatalf("%d entries wait after %d batches", waiting(), i)
+		}
+		appendSome(fmt.Sprint("more", i), 1)
+		if _, err := p.take(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 && waiting() == 0 {
+			t.Error("the first batch took what lies before: the test shows nothing")
+		}
+	}
+	appendSome("second", 300)
+	p.from, p.narrow = 4, 0
+	if err := p.Drain(t.Context()); err != nil || waiting() > 0 {
+		t.Errorf("%d entries wait after a drain, %v", waiting(), err)
+	}
+	appendSome("third", 1)
+	p.from, p.narrow = 1_000_000, 0
+	if n, err := p.take(t.Context(), true); err != nil || n != 1 {
+		t.Errorf("took %d where only what lies before was there, %v", n, err)
+	}
+	h.wantSound(t)
+}

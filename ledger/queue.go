@@ -22,9 +22,9 @@ type Queue struct {
 	books   *Books
 	db      *pgxpool.Pool
 	wait    chan *waiting
-	commits atomic.Int64
-	again   atomic.Bool // somebody has just asked again under a key that is there
-	behind  atomic.Bool // the poster was far behind when somebody last looked
+	since   atomic.Int64 // entries since somebody looked at the backlog
+	again   atomic.Bool  // somebody has just asked again under a key that is there
+	behind  atomic.Bool  // the poster was far behind when somebody last looked
 	looking chan struct{}
 }
 
@@ -40,7 +40,7 @@ const (
 	queueWorkers = 2      // transactions on their way, at most
 	queueBacklog = 50_000 // entries not posted yet beyond which appends wait
 	queueTries   = 5      // of a transaction that met a deadlock
-	queueLook    = 20     // transactions between two looks at the backlog
+	queueLook    = 5_000  // entries between two looks at the backlog
 	queuePause   = 50 * time.Millisecond
 )
 
@@ -125,7 +125,7 @@ func (q *Queue) record(ctx context.Context, batch []*waiting) {
 // loses goes the long way: that finds out whose fault it is, and when the answer to
 // COMMIT was all that was lost, the keys know.
 func (q *Queue) commit(ctx context.Context, batch []*waiting) ([]Result, error) {
-	if err := q.backlog(ctx); err != nil {
+	if err := q.backlog(ctx, len(batch)); err != nil {
 		return nil, err
 	}
 	ctx = context.WithoutCancel(ctx)
@@ -206,8 +206,8 @@ func (q *Queue) alone(ctx context.Context, e Entry) (r Result, err error) {
 
 // backlog waits while the poster is far behind. Somebody looks now and then, for the
 // count is not free; once the poster was found behind, nobody passes until it has caught up.
-func (q *Queue) backlog(ctx context.Context) error {
-	if q.commits.Add(1)%queueLook != 0 && !q.behind.Load() {
+func (q *Queue) backlog(ctx context.Context, more int) error {
+	if q.since.Add(int64(more)) < queueLook && !q.behind.Load() {
 		return nil
 	}
 	select {
@@ -216,6 +216,7 @@ func (q *Queue) backlog(ctx context.Context) error {
 		return ctx.Err()
 	}
 	defer func() { <-q.looking }()
+	q.since.Store(0)
 	for {
 		var behind bool
 		err := q.db.QueryRow(ctx, `select count(*) > $1 from (select from ledger.unposted limit $1 + 1) u`, queueBacklog).Scan(&behind)

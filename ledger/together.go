@@ -17,7 +17,7 @@ var errRefused = errors.New("an entry of the batch is refused")
 // either). Otherwise what is refused takes no other with it. It is safe to ask again with
 // the same keys, also after an error, which leaves open what was recorded.
 func (q *Queue) AppendTogether(ctx context.Context, entries []Entry, whole bool) (results []Result, err error) {
-	if err := q.backlog(ctx); err != nil {
+	if err := q.backlog(ctx, len(entries)); err != nil {
 		return nil, fmt.Errorf("append a batch of %d: %w", len(entries), err)
 	}
 	for range queueTries {
