@@ -5,6 +5,7 @@
 //	/oidc, /.well-known   the OpenID Provider        api/oidc
 //	/api/v1          departments' JSON API          api/departments
 //	/desk            staff pages                    api/desk
+//	/desk/journal    journal entries by hand        api/journal
 //	/desk/admin      administration and audit       api/admin
 //	/hooks/processor the card processor's webhooks  here
 //	/developers      the API's reference            here
@@ -27,6 +28,7 @@ import (
 	"guichet/api/admin"
 	"guichet/api/departments"
 	"guichet/api/desk"
+	"guichet/api/journal"
 	"guichet/api/oidc"
 	"guichet/api/resident"
 	"guichet/api/session"
@@ -44,6 +46,7 @@ type Parts struct {
 	Resident    *resident.Handler
 	Desk        *desk.Handler
 	Admin       *admin.Handler
+	Journal     *journal.Handler
 	Departments departments.Parts
 	Payments    *payments.Service
 	DB          ledger.Querier
@@ -62,7 +65,9 @@ func CrossSite() []string {
 
 // Bodies are the routes whose bodies may be larger than others, with their bytes.
 func Bodies() map[string]int64 {
-	return map[string]int64{"POST " + departments.BatchPath: departments.BatchBody, "POST /desk/documents/new": desk.MaxDocument}
+	return map[string]int64{
+		"POST " + departments.BatchPath: departments.BatchBody, "POST /desk/documents/new": desk.MaxDocument, journal.FilesPattern: journal.FilesBody,
+	}
 }
 
 // New returns the handler of everything public.
@@ -74,6 +79,7 @@ func New(p Parts) http.Handler {
 	p.Account.Routes(r)
 	p.Resident.Routes(r)
 	p.Desk.Routes(r)
+	p.Journal.Routes(r)
 	p.Admin.Routes(r)
 	document := departments.New(r, p.Departments).Document()
 	r.With(p.Sessions.Load).Get("/developers", reference(p.Site, document))

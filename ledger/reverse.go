@@ -67,14 +67,19 @@ func opposite(lines []Line) []Line {
 }
 
 // Correct replaces an entry: it reverses it whole, under the key of e with "/reversal"
-// after it, and records e in its place. The two carry e's date, actor and channel.
+// after it, and records e in its place. The two carry e's date, actor and channel; both
+// are adjustments when e is one.
 // It returns the id of the replacement, which names the entry it corrects.
 func (b *Books) Correct(ctx context.Context, tx pgx.Tx, entryID string, e Entry) (string, error) {
 	if err := e.plain(); err != nil {
 		return "", fmt.Errorf("correct %s: %w", entryID, err)
 	}
+	kind := ""
+	if e.Kind == "adjustment" {
+		kind = e.Kind // a period that is closing takes both or neither
+	}
 	if _, err := b.Reverse(ctx, tx, entryID, Entry{
-		Key: e.Key + "/reversal", EffectiveOn: e.EffectiveOn, OrNextOpen: e.OrNextOpen,
+		Key: e.Key + "/reversal", Kind: kind, EffectiveOn: e.EffectiveOn, OrNextOpen: e.OrNextOpen,
 		Actor: e.Actor, Channel: e.Channel, Description: e.Description,
 	}); err != nil {
 		return "", fmt.Errorf("correct %s: %w", entryID, err)

@@ -226,6 +226,7 @@ func Viewer(r *http.Request) web.Viewer {
 			{Href: "/desk/sap", Label: "desk.nav.sap"},
 			{Href: "/desk/ledger", Label: "desk.nav.ledger"},
 			{Href: "/desk/periods", Label: "desk.nav.periods"},
+			{Href: "/desk/journal", Label: "desk.nav.journal"},
 		}
 	}
 	if holdsAny(m, lookUp) {

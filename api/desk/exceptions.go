@@ -77,7 +77,7 @@ func (h *Handler) linesOf(ctx context.Context, q reconcile.Querier, list ...reco
 func objectHref(objectType, objectID string) string {
 	at, ok := map[string]string{
 		"payout": "/desk/payouts/", "bank-line": "/desk/bank/lines/", "statement": "/desk/bank/statements/", "entry": "/desk/ledger/entries/",
-		"sap-batch": "/desk/sap/batches/", "sap-document": "/desk/sap/documents/", "exception": "/desk/exceptions/",
+		"sap-batch": "/desk/sap/batches/", "sap-document": "/desk/sap/documents/", "exception": "/desk/exceptions/", "manual-entry": "/desk/journal/",
 		"bill": "/desk/lookup/bills/", "payment": "/desk/lookup/payments/",
 	}[objectType]
 	if !ok {

@@ -18,6 +18,7 @@ import (
 	"guichet/api/admin"
 	"guichet/api/departments"
 	"guichet/api/desk"
+	"guichet/api/journal"
 	"guichet/api/oidc"
 	"guichet/api/resident"
 	"guichet/api/session"
@@ -176,6 +177,9 @@ func (w *world) handler() (http.Handler, error) {
 		Desk: desk.New(desk.Options{
 			DB: w.db, Books: w.books, Nightly: w.nightly, Departments: w.depts, People: w.people, Acting: w.acting, Staff: w.staff,
 			Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log,
+		}),
+		Journal: journal.New(journal.Options{
+			DB: w.db, Books: w.books, Manual: w.manual, Staff: w.staff, Sessions: sessions, Site: w.site, Now: w.clock.Now, Log: w.log,
 		}),
 		Admin: admin.New(admin.Options{
 			DB: w.db, Provider: w.provider, Departments: w.depts, People: w.people, Staff: w.staff, Sessions: sessions, Site: w.site,

@@ -34,6 +34,7 @@ import (
 	"guichet/internal/seal"
 	"guichet/internal/server"
 	"guichet/ledger"
+	"guichet/ledger/manual"
 	"guichet/payments"
 	"guichet/payments/bill"
 	"guichet/payments/stripe"
@@ -53,6 +54,7 @@ type world struct {
 	outbox    *mail.Outbox
 	books     *ledger.Books
 	journal   *ledger.Queue // entries of finance systems
+	manual    *manual.Service
 	depts     *department.Service
 	bills     *bill.Service
 	payments  *payments.Service
@@ -111,6 +113,7 @@ func (w *world) openRooms(ctx context.Context) error {
 	w.outbox = mail.New(w.db, w.queue, templates, w.key, w.clock.Now)
 	w.books = ledger.New(w.clock.Now)
 	w.journal = ledger.NewQueue(w.books, w.db)
+	w.manual = manual.New(manual.Options{DB: w.db, Books: w.books, Now: w.clock.Now, Owned: ownedAccounts})
 	w.depts = department.New(w.db, w.key, w.queue, w.clock.Now)
 	guest, err := keyed.Load(ctx, w.db, w.key, bill.GuestKeys)
 	if err != nil {
@@ -229,6 +232,12 @@ func (w *world) openAccounts(ctx context.Context) error {
 		}
 		return reconcile.OpenAccounts(ctx, tx, w.books)
 	})
+}
+
+// ownedAccounts are what bills, payments and the nightly run keep equal to objects of theirs:
+// whoever books on them by hand must say that it is meant.
+var ownedAccounts = []string{
+	"assets:receivable", payments.Clearing, reconcile.BankAccount, reconcile.Suspense, "liabilities:billed-not-collected", "liabilities:credit",
 }
 
 // setClock takes over how far this deployment's clock was moved. Production's never is.

@@ -4,7 +4,7 @@
 //
 // What is decided is bound to the bytes that were asked for: Approve compares them
 // again, so nobody can change a proposal between the two looks. The database refuses a decision by
-// the requester and any change of a decided row.
+// the requester, who may only take the request back, and any change of a decided row.
 package approval
 
 import (
@@ -28,13 +28,15 @@ var (
 	ErrPending    = errors.New("a request for this object is waiting already")
 	ErrDecided    = errors.New("already decided")
 	ErrSamePerson = errors.New("the requester cannot decide")
+	ErrOther      = errors.New("only the requester can take it back")
 	ErrChanged    = errors.New("what is to be approved is not what was asked for")
 )
 
 // Decisions. An empty decision is pending.
 const (
-	Approved = "approved"
-	Refused  = "refused"
+	Approved  = "approved"
+	Refused   = "refused"
+	Withdrawn = "withdrawn" // by whoever asked
 )
 
 // A Request asks for a decision.
@@ -116,6 +118,22 @@ func Refuse(ctx context.Context, tx pgx.Tx, d Decision) (Approval, error) {
 	return a, nil
 }
 
+// Withdraw takes a request back, for whoever asked. It returns ErrNotFound, ErrDecided or, for
+// anybody else, ErrOther, wrapped.
+func Withdraw(ctx context.Context, tx pgx.Tx, d Decision) (Approval, error) {
+	a, err := lock(ctx, tx, d.ID)
+	if err == nil && d.By != a.RequestedBy {
+		err = ErrOther
+	}
+	if err == nil {
+		err = set(ctx, tx, &a, d, Withdrawn)
+	}
+	if err != nil {
+		return Approval{}, fmt.Errorf("withdraw %s: %w", d.ID, err)
+	}
+	return a, nil
+}
+
 const columns = `id, kind, object_id, payload_hash, requested_by, requested_at,
 	coalesce(decision, '') as decision, coalesce(decided_by, '') as decided_by, decided_at, reason`
 
@@ -143,6 +161,10 @@ func decide(ctx context.Context, tx pgx.Tx, a *Approval, d Decision, decision st
 	if d.By == a.RequestedBy {
 		return ErrSamePerson // the database would refuse it too, and end the transaction
 	}
+	return set(ctx, tx, a, d, decision)
+}
+
+func set(ctx context.Context, tx pgx.Tx, a *Approval, d Decision, decision string) error {
 	_, err := tx.Exec(ctx, `
 update ops.approval set decision = $2, decided_by = $3, decided_at = $4, reason = $5 where id = $1`,
 		a.ID, decision, d.By, d.At, d.Reason)

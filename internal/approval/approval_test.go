@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"guichet/internal/approval"
@@ -89,6 +90,37 @@ func TestOneAsksAndAnotherDecides(t *testing.T) {
 	}
 	if want := "approval.requested approval.approved approval.requested approval.refused"; actions != want {
 		t.Errorf("audit: %s, want %s", actions, want)
+	}
+}
+
+// Only whoever asked takes a request back, and the database knows it too.
+func TestTheRequesterTakesItBack(t *testing.T) {
+	t.Parallel()
+	db := testdb.New(t)
+	approvalID, err := ask(t, db, "c1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	withdraw := func(by string) error {
+		return pgx.BeginFunc(t.Context(), db, func(tx pgx.Tx) error {
+			_, err := approval.Withdraw(t.Context(), tx, approval.Decision{ID: approvalID, By: by, At: at})
+			return err
+		})
+	}
+	if err := withdraw("ben"); !errors.Is(err, approval.ErrOther) {
+		t.Errorf("somebody else: %v, want ErrOther", err)
+	}
+	for decision, by := range map[string]string{"withdrawn": "ben", "approved": "ann"} {
+		_, err := db.Exec(t.Context(), `update ops.approval set decision = $1, decided_by = $2, decided_at = requested_at`, decision, by)
+		if pg := new(pgconn.PgError); !errors.As(err, &pg) || pg.ConstraintName != "approval_two_persons" {
+			t.Errorf("%s by %s in the database: %v", decision, by, err)
+		}
+	}
+	if err := withdraw("ann"); err != nil {
+		t.Error(err)
+	}
+	if err := approve(t, db, approvalID, "ben", payload); !errors.Is(err, approval.ErrDecided) {
+		t.Errorf("approved after that: %v, want ErrDecided", err)
 	}
 }
 
