@@ -107,6 +107,10 @@ var refusals = []error{
 	ErrReversed, ErrHold, ErrNotFound,
 }
 
+// Refused reports whether an error is the books' answer to what was asked, which asking
+// again does not change; other errors are trouble with the database.
+func Refused(err error) bool { return isRefusal(err) }
+
 func isRefusal(err error) bool {
 	return slices.ContainsFunc(refusals, func(r error) bool { return errors.Is(err, r) })
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 	"sync"
 	"time"
 
@@ -193,30 +194,38 @@ func refused(err error) error {
 	}
 	switch pg.Code {
 	case "LG001":
-		return fmt.Errorf("%s: %w", pg.Message, ErrUnknownAccount)
+		return fmt.Errorf("%s: %w", reason(pg), ErrUnknownAccount)
 	case "LG002":
-		return fmt.Errorf("%s: %w", pg.Message, ErrAccountClosed)
+		return fmt.Errorf("%s: %w", reason(pg), ErrAccountClosed)
 	case "LG003":
-		return fmt.Errorf("%s: %w", pg.Message, ErrCurrency)
+		return fmt.Errorf("%s: %w", reason(pg), ErrCurrency)
 	case "LG004":
 		return periodError(pg)
 	case "LG005":
 		refusal := new(LimitError)
 		if err := json.Unmarshal([]byte(pg.Detail), refusal); err != nil {
-			return fmt.Errorf("%s: %w", pg.Message, ErrLimit)
+			return fmt.Errorf("%s: %w", reason(pg), ErrLimit)
 		}
 		return refusal
 	case "LG006":
-		return fmt.Errorf("%s: %w", pg.Message, ErrInvalid)
+		return fmt.Errorf("%s: %w", reason(pg), ErrInvalid)
 	case "LG007":
-		return fmt.Errorf("%s: %w", pg.Message, ErrReversed)
+		return fmt.Errorf("%s: %w", reason(pg), ErrReversed)
 	case "LG008":
-		return fmt.Errorf("%s: %w", pg.Message, ErrHold)
+		return fmt.Errorf("%s: %w", reason(pg), ErrHold)
 	}
 	if pg.ConstraintName == "journal_entry_balanced" {
 		return fmt.Errorf("%w: %w", ErrUnbalanced, err)
 	}
 	return err
+}
+
+// reason is what the database says, without the id of an entry that will never be.
+func reason(pg *pgconn.PgError) string {
+	if what, why, ok := strings.Cut(pg.Message, ": "); ok && strings.HasPrefix(what, "entry ") {
+		return why
+	}
+	return pg.Message
 }
 
 func periodError(pg *pgconn.PgError) error {

@@ -261,9 +261,9 @@ func capitals(path string) string {
 	return strings.Join(parts, ":")
 }
 
-func quote(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(oneLine(s)) + `"`
-}
+var beancountText = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
+
+func quote(s string) string { return `"` + beancountText.Replace(oneLine(s)) + `"` }
 
 func (beancount) entry(w *bufio.Writer, e *Entry) {
 	fmt.Fprintf(w, "\n%s * %s\n", e.EffectiveOn, quote(e.Description))

@@ -26,6 +26,7 @@ const (
 	PayoutManual     Kind = "payout-manual"           // the processor does not itemise it
 	PayoutMissing    Kind = "payout-missing"          // paid out, but not at the bank
 	PayoutFailed     Kind = "payout-failed"           // failed after we had matched it
+	PayoutUnposted   Kind = "payout-unposted"         // the books do not take what it should become
 	StatementRefused Kind = "statement-refused"
 	StatementGap     Kind = "statement-gap" // does not open with what the one before closed with
 	Unmapped         Kind = "sap-unmapped"  // an account that the mapping to SAP does not know

@@ -435,6 +435,65 @@ func TestALateStatementSettlesInTheOpenPeriod(t *testing.T) {
 			t.Errorf("document of %s is posted on %s, want %s", d.Department, d.PostingOn, c.Today())
 		}
 	}
+	entries, err := c.Books.EntriesBySource(t.Context(), c.DB, "payout", payout.ID, "", 10)
+	if err != nil || len(entries) == 0 {
+		t.Fatalf("entries %v, %v", entries, err)
+	}
+	for _, e := range entries {
+		if e.EffectiveOn != monthAfter(booked) || e.AskedOn != booked {
+			t.Errorf("entry %s is booked on %s and asked for %s; want %s and %s", e.Key, e.EffectiveOn, e.AskedOn, monthAfter(booked), booked)
+		}
+	}
+	c.verify(t)
+}
+
+func monthAfter(d clock.Date) clock.Date {
+	d.Day = 1
+	return clock.FromTime(d.Time().AddDate(0, 1, 0))
+}
+
+// A payout that the books do not take is one exception; the others of the night are
+// posted, and it follows when the reason is gone.
+func TestOneUnpostablePayoutDoesNotStopTheNight(t *testing.T) {
+	t.Parallel()
+	c := newTown(t)
+	freeze := func(state ledger.State) {
+		t.Helper()
+		c.Do(t, func(tx pgx.Tx) error { return c.Books.SetAccountState(t.Context(), tx, "revenue:water:water", state) })
+	}
+	var payouts []payments.Payout
+	var entries []bankEntry
+	for _, of := range [][2]string{{"water", "water-consumption"}, {"parking", "parking-accessible"}} {
+		n := c.Bill(of[0], of[1], 10_000)
+		if of[0] == "parking" {
+			n = c.Bill(of[0], of[1], 0)
+		}
+		c.succeed(t, c.Issue(t, n))
+		p, e := c.processor.payOut()
+		payouts, entries = append(payouts, p), append(entries, e)
+	}
+	c.statement(t, entries...)
+	freeze(ledger.Frozen)
+	for range 2 { // the second night has no news
+		c.run(t)
+		e, notes := c.onlyException(t)
+		if e.Kind != PayoutUnposted || e.ObjectID != payouts[0].ID || e.Amount != payouts[0].Amount || len(notes) != 1 || !strings.Contains(notes[0].Text, "revenue:water:water") {
+			t.Errorf("exception %+v with %+v", e, notes)
+		}
+		for i, want := range []PayoutState{Matched, Settled} {
+			if p, _, err := PayoutByID(t.Context(), c.DB, payouts[i].ID); err != nil || p.State != want {
+				t.Errorf("payout %d is %s, %v; want %s", i, p.State, err, want)
+			}
+		}
+		c.verify(t)
+		c.nextDay(t)
+	}
+	freeze(ledger.Open)
+	c.run(t)
+	if kinds := c.openKinds(t); kinds != "" {
+		t.Errorf("open exceptions: %s", kinds)
+	}
+	c.balances(t, map[string]money.Amount{"assets:bank:main": payouts[0].Amount + payouts[1].Amount, payments.Clearing: 0})
 	c.verify(t)
 }
 

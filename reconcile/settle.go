@@ -26,10 +26,17 @@ type settledCounts struct {
 	Payments    int `json:"payments"`
 	Unexplained int `json:"unexplained"`
 	Explained   int `json:"explained_late"`
+	Unposted    int `json:"unposted"` // payouts that the books did not take
 }
 
+// errUnpostable is about one payout: what it should become in the books does not add up.
+var errUnpostable = errors.New("it does not add up")
+
+// unpostable tells what one payout's trouble is from trouble of the whole night.
+func unpostable(err error) bool { return errors.Is(err, errUnpostable) || ledger.Refused(err) }
+
 // settle posts every matched payout, and what was unexplained before and has its
-// payment now.
+// payment now. A payout that the books do not take is an exception, and holds up no other.
 func (n *Nightly) settle(ctx context.Context, date clock.Date) (any, error) {
 	var did settledCounts
 	list, err := payoutsWhere(ctx, n.db, `where state = 'matched' order by created_at, id limit $1`, maxOpen)
@@ -37,9 +44,13 @@ func (n *Nightly) settle(ctx context.Context, date clock.Date) (any, error) {
 		return nil, err
 	}
 	for _, p := range list {
-		err := n.settlePayout(ctx, p.ID, clock.Date{}, &did)
-		if errors.Is(err, ledger.ErrPeriodClosed) { // a line that comes late belongs to the open period
-			err = n.settlePayout(ctx, p.ID, date, &did)
+		err := n.settlePayout(ctx, p.ID, &did)
+		if unpostable(err) {
+			did.Unposted++
+			refusal := err.Error()
+			err = pgx.BeginFunc(ctx, n.db, func(tx pgx.Tx) error {
+				return n.reopen(ctx, tx, Exception{Kind: PayoutUnposted, ObjectType: "payout", ObjectID: p.ID, Amount: p.Amount, Currency: p.Currency}, refusal)
+			})
 		}
 		if err != nil {
 			return nil, fmt.Errorf("settle payout %s: %w", p.ID, err)
@@ -50,9 +61,9 @@ func (n *Nightly) settle(ctx context.Context, date clock.Date) (any, error) {
 
 // settlePayout posts one payout: per department its gross out of clearing into the
 // bank and its revenue, once the fees, and each line that nobody explains into
-// suspense. The bank account moves by exactly the payout. It is effective on the
-// given date; zero: when the bank booked it.
-func (n *Nightly) settlePayout(ctx context.Context, payoutID string, on clock.Date, did *settledCounts) error {
+// suspense. The bank account moves by exactly the payout. It is effective when the bank
+// booked it.
+func (n *Nightly) settlePayout(ctx context.Context, payoutID string, did *settledCounts) error {
 	var now settledCounts // counts only if the transaction commits
 	err := pgx.BeginFunc(ctx, n.db, func(tx pgx.Tx) error {
 		now = settledCounts{}
@@ -68,7 +79,7 @@ func (n *Nightly) settlePayout(ctx context.Context, payoutID string, on clock.Da
 		if err != nil {
 			return err
 		}
-		s := settlement{n: n, tx: tx, payout: p, on: cmp.Or(on, lines[0].BookedOn), debit: bankAccount, departments: map[string]*sums{}}
+		s := settlement{n: n, tx: tx, payout: p, on: lines[0].BookedOn, debit: bankAccount, departments: map[string]*sums{}}
 		for _, t := range transactions {
 			if err := s.add(ctx, t, &now); err != nil {
 				return err
@@ -78,9 +89,12 @@ func (n *Nightly) settlePayout(ctx context.Context, payoutID string, on clock.Da
 			return err
 		}
 		if s.bank != p.Amount {
-			return fmt.Errorf("the entries move the bank by %s, the payout is %s", s.bank, p.Amount)
+			return fmt.Errorf("the entries move the bank by %s, the payout is %s: %w", s.bank, p.Amount, errUnpostable)
 		}
 		now.Payouts = 1
+		if err := n.settled(ctx, tx, PayoutUnposted, "payout", p.ID, "posted"); err != nil {
+			return err
+		}
 		if err := p.move(ctx, tx, Settled, "posted", n.now()); err != nil {
 			return err
 		}
@@ -188,7 +202,7 @@ func (s *settlement) addPayment(ctx context.Context, paymentID string, amount mo
 		}
 	}
 	if total != amount {
-		return fmt.Errorf("payment %s settles %s of %s", paymentID, total, amount)
+		return fmt.Errorf("payment %s settles %s of %s: %w", paymentID, total, amount, errUnpostable)
 	}
 	return nil
 }
@@ -299,7 +313,8 @@ type posting struct {
 }
 
 // post appends an entry to the books and queues it for export. Lines of zero are
-// left out; without any line there is no entry.
+// left out; without any line there is no entry. When the period of its date is closed it goes
+// to the next open one, and the entry says which date was asked for.
 func (n *Nightly) post(ctx context.Context, tx pgx.Tx, p posting) (entryID string, err error) {
 	lines := slices.DeleteFunc(p.lines, func(l postingLine) bool { return l.Amount == 0 })
 	if len(lines) == 0 {
@@ -308,7 +323,7 @@ func (n *Nightly) post(ctx context.Context, tx pgx.Tx, p posting) (entryID strin
 	e := ledger.Entry{
 		Key: p.key, Kind: "settlement." + p.kind, EffectiveOn: p.on, Currency: cmp.Or(p.currency, money.CAD),
 		SourceType: p.source, SourceID: p.sourceID, Actor: audit.From(ctx).Actor, Channel: "batch", Description: p.description,
-		Metadata: map[string]string{"department": p.department},
+		Metadata: map[string]string{"department": p.department}, OrNextOpen: true,
 	}
 	codes, bases := make([]string, len(lines)), make([]int64, len(lines))
 	for i, l := range lines {
@@ -318,10 +333,14 @@ func (n *Nightly) post(ctx context.Context, tx pgx.Tx, p posting) (entryID strin
 	if entryID, err = n.books.Append(ctx, tx, e); err != nil {
 		return "", err
 	}
+	booked, err := n.books.Entry(ctx, tx, entryID)
+	if err != nil {
+		return "", err
+	}
 	if _, err := tx.Exec(ctx, `
 		insert into reconcile.settlement (entry_id, kind, payout_id, department, effective_on, currency, tax_codes, bases_cents, recorded_at)
 		values ($1, $2, nullif($3, ''), $4, $5, $6, $7, $8, $9) on conflict (entry_id) do nothing`,
-		entryID, p.kind, p.payoutID, p.department, p.on.Time(), e.Currency, codes, bases, n.now()); err != nil {
+		entryID, p.kind, p.payoutID, p.department, booked.EffectiveOn.Time(), e.Currency, codes, bases, n.now()); err != nil {
 		return "", fmt.Errorf("queue entry %s for export: %w", p.key, err)
 	}
 	return entryID, nil
@@ -341,6 +360,10 @@ func (n *Nightly) explainLate(ctx context.Context, date clock.Date, did *settled
 			explained, err = n.explain(ctx, tx, e, date)
 			return err
 		})
+		if unpostable(err) {
+			refusal := err.Error()
+			err = pgx.BeginFunc(ctx, n.db, func(tx pgx.Tx) error { return n.reopen(ctx, tx, e, refusal) })
+		}
 		if err != nil {
 			return fmt.Errorf("explain %s: %w", e.ObjectID, err)
 		}

@@ -329,7 +329,7 @@ func RefusedFiles(ctx context.Context, q Querier, limit int) ([]RefusedFile, err
 // Kinds lists every kind of exception.
 func Kinds() []Kind {
 	return []Kind{
-		Unexplained, LineUnmatched, Tie, PayoutSum, PayoutManual, PayoutMissing, PayoutFailed, StatementRefused, StatementGap,
+		Unexplained, LineUnmatched, Tie, PayoutSum, PayoutManual, PayoutMissing, PayoutFailed, PayoutUnposted, StatementRefused, StatementGap,
 		Unmapped, DocumentInvalid, DeliveryTrouble, Rejected, AnswerForeign, AnswerRefused, PayerCredit,
 	}
 }
