@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -141,6 +142,65 @@ func (b *Books) SearchEntries(ctx context.Context, q Querier, s EntrySearch) (Se
 	return out, nil
 }
 
+// Found are all the entries that fit a search, by id.
+type Found struct {
+	Asked EntrySearch // with the dates that were filled in
+	ids   [][16]byte  // the last recorded first
+}
+
+const (
+	maxFound  = 1_000_000 // entries that a search may find as a whole
+	foundRead = 1000      // of them that are read at once
+)
+
+// FindEntries finds all the entries that fit, on whatever page, or returns ErrTooWide. It
+// goes over the days once: a search page by page would go over them for every page.
+func (b *Books) FindEntries(ctx context.Context, q Querier, s EntrySearch) (Found, error) {
+	s.After, s.Limit = EntryPlace{}, maxFound
+	s, err := s.bound(clock.DateOf(b.moment()))
+	out := Found{Asked: s}
+	if err != nil {
+		return out, err
+	}
+	c, err := b.conditions(ctx, q, s)
+	if err != nil {
+		return out, err
+	}
+	ids := c.ids(maxFound + 1)
+	rows, err := q.Query(ctx, ids, c.args...)
+	if err != nil {
+		return out, fmt.Errorf("find entries: %w", err)
+	}
+	if out.ids, err = pgx.CollectRows(rows, pgx.RowTo[[16]byte]); err != nil {
+		return out, fmt.Errorf("find entries: %w", err)
+	}
+	if len(out.ids) > maxFound {
+		return out, fmt.Errorf("more than %d entries: %w", maxFound, ErrTooWide)
+	}
+	return out, nil
+}
+
+// EachFound reads what was found, some at a time. Entries never change: it needs no snapshot.
+func (b *Books) EachFound(ctx context.Context, q Querier, f Found) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		for some := range slices.Chunk(f.ids, foundRead) {
+			list, err := records(ctx, q, `where e.id = any ($1::uuid[]) order by e.recorded_at desc, e.id desc`, some)
+			if err == nil && len(list) != len(some) {
+				err = fmt.Errorf("%d of %d entries: %w", len(list), len(some), ErrBroken)
+			}
+			if err != nil {
+				yield(Entry{}, fmt.Errorf("read entries that were found: %w", err))
+				return
+			}
+			for _, r := range list {
+				if !yield(r.Entry, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
 // conditions are parts of a where clause with their arguments.
 type conditions struct {
 	parts []string
@@ -158,9 +218,13 @@ func (c *conditions) add(part string, args ...any) {
 
 // where finds the ids first, so that only the entries of the page are read whole.
 func (c *conditions) where(limit int) string {
+	return `where e.id = any (array(` + c.ids(limit) + `)) order by e.recorded_at desc, e.id desc`
+}
+
+func (c *conditions) ids(limit int) string {
 	c.args = append(c.args, limit)
-	return `where e.id = any (array(select e.id from ledger.journal_entry e where ` + strings.Join(c.parts, " and ") +
-		` order by e.recorded_at desc, e.id desc limit $` + strconv.Itoa(len(c.args)) + `)) order by e.recorded_at desc, e.id desc`
+	return `select e.id from ledger.journal_entry e where ` + strings.Join(c.parts, " and ") +
+		` order by e.recorded_at desc, e.id desc limit $` + strconv.Itoa(len(c.args))
 }
 
 func (b *Books) conditions(ctx context.Context, q Querier, s EntrySearch) (*conditions, error) {

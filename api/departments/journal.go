@@ -342,8 +342,15 @@ func (a *API) entryProblem(ctx context.Context, e ledger.Entry, at string, err e
 		}
 		return fields
 	}
+	// Each account is asked for once: a thousand lines may be on the same one.
+	asked := map[string]bool{}
 	account := func(test func(ledger.Account, error) bool) func(string) bool {
-		return func(path string) bool { return test(a.p.Books.Account(ctx, a.p.DB, path)) }
+		return func(path string) bool {
+			if _, done := asked[path]; !done {
+				asked[path] = test(a.p.Books.Account(ctx, a.p.DB, path))
+			}
+			return asked[path]
+		}
 	}
 	switch {
 	case errors.As(err, &conflict):

@@ -42,6 +42,7 @@ import (
 	"guichet/internal/database"
 	"guichet/internal/table"
 	"guichet/ledger"
+	"guichet/ledger/report"
 	"guichet/payments"
 	"guichet/payments/bill"
 	"guichet/reconcile"
@@ -271,7 +272,7 @@ func (h *Handler) fail(w http.ResponseWriter, r *http.Request, step string, err 
 		h.Site.Fail(w, r, http.StatusForbidden, "desk.error.other_department")
 	case errors.As(err, &typed):
 		h.Site.Fail(w, r, http.StatusBadRequest, typed.key)
-	case errors.Is(err, errTooMany):
+	case errors.Is(err, errTooMany), errors.Is(err, report.ErrTooMany):
 		h.Site.Fail(w, r, http.StatusUnprocessableEntity, "desk.error.too_many", "Most", maxRows)
 	case errors.Is(err, ledger.ErrTooWide), database.TimedOut(err):
 		h.Site.Fail(w, r, http.StatusUnprocessableEntity, "desk.error.too_wide")

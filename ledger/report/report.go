@@ -11,7 +11,8 @@ package report
 
 import (
 	"context"
-	"iter"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -181,15 +182,22 @@ func sides(a money.Amount) (debit, credit any) {
 	return nil, -a
 }
 
-// maxGroups bounds the rows of an activity report.
+// ErrTooMany: the report would have more rows than it may.
+var ErrTooMany = errors.New("too many rows for a report")
+
+// maxGroups bounds the rows of an activity report. More are refused, never cut: the
+// rest would not add up.
 const maxGroups = 100_000
 
-// Activity reads totals by dimensions.
+// Activity reads totals by dimensions, or returns ErrTooMany.
 func (r Reports) Activity(ctx context.Context, q ledger.ActivityQuery) (table.Table, error) {
-	q.Limit = maxGroups
+	q.Limit = maxGroups + 1
 	list, err := r.Books.Activity(ctx, r.DB, q)
 	if err != nil {
 		return table.Table{}, err
+	}
+	if len(list) > maxGroups {
+		return table.Table{}, fmt.Errorf("activity of more than %d groups: %w", maxGroups, ErrTooMany)
 	}
 	var columns []table.Column
 	for _, by := range q.By {
@@ -210,12 +218,11 @@ func (r Reports) Activity(ctx context.Context, q ledger.ActivityQuery) (table.Ta
 
 // Search lays out entries that are found, all of them, the last recorded first.
 func (r Reports) Search(ctx context.Context, s ledger.EntrySearch) (table.Table, error) {
-	s.Limit = entriesRead
-	first, err := r.Books.SearchEntries(ctx, r.DB, s)
+	found, err := r.Books.FindEntries(ctx, r.DB, s)
 	if err != nil {
 		return table.Table{}, err
 	}
-	a := first.Asked
+	a := found.Asked
 	t := r.table("entries", "", []table.Column{
 		table.Moment("recorded"), table.Day("effective"), table.Day("asked_on"), table.Text("kind"), table.Text("what"), table.Text("source_type"), table.Text("source"),
 		table.Amount("amount"), table.Text("currency"), table.Text("layer"), table.Text("actor"), table.Text("channel"), table.Text("entry"), table.Text("key"),
@@ -225,7 +232,7 @@ func (r Reports) Search(ctx context.Context, s ledger.EntrySearch) (table.Table,
 		amount("amount_from", a.AmountFrom), amount("amount_to", a.AmountTo), onDay("recorded_from", a.RecordedFrom), onDay("recorded_to", a.RecordedTo),
 		onDay("effective_from", a.EffectiveFrom), onDay("effective_to", a.EffectiveTo))
 	t.Rows = func(yield func([]any, error) bool) {
-		for e, err := range r.found(ctx, first) {
+		for e, err := range r.Books.EachFound(ctx, r.DB, found) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -236,32 +243,6 @@ func (r Reports) Search(ctx context.Context, s ledger.EntrySearch) (table.Table,
 		}
 	}
 	return t, nil
-}
-
-// entriesRead is how many entries are read at once.
-const entriesRead = 1000
-
-// found goes on from the first page of a search to its last.
-func (r Reports) found(ctx context.Context, page ledger.Search) iter.Seq2[ledger.Entry, error] {
-	return func(yield func(ledger.Entry, error) bool) {
-		for {
-			for _, e := range page.Entries {
-				if !yield(e, nil) {
-					return
-				}
-			}
-			if page.Next == (ledger.EntryPlace{}) {
-				return
-			}
-			next := page.Asked
-			next.After = page.Next
-			var err error
-			if page, err = r.Books.SearchEntries(ctx, r.DB, next); err != nil {
-				yield(ledger.Entry{}, err)
-				return
-			}
-		}
-	}
 }
 
 func entryRow(e ledger.Entry) []any {
