@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -94,6 +95,9 @@ func shell(t *testing.T, script string, tools ...string) string {
 	t.Helper()
 	for _, tool := range append(tools, "bash") {
 		if _, err := exec.LookPath(tool); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
 			t.Skip(err)
 		}
 	}

@@ -75,7 +75,6 @@ type SessionRequest struct {
 	Lines      []SessionLine
 	Tender     string // the one way to pay that the page offers: "card", "pre_authorised_debit"
 	Lang       string // "en" or "fr"
-	Email      string // pre-filled for the payer; may be empty
 	SuccessURL string // where the payer's browser goes; proves nothing
 	CancelURL  string
 	ExpiresAt  time.Time // the processor wants at least 30 minutes from now

@@ -20,19 +20,18 @@ const (
 	Succeeded  State = "succeeded"
 	Failed     State = "failed"
 	Expired    State = "expired"
-	Cancelled  State = "cancelled"
 )
 
-// next is the whole state machine. Expired and cancelled may still succeed: the
-// processor's word that it took the money wins over ours that nobody would pay.
+// next is the whole state machine. Who gives up lets the processor's page expire. Expired
+// may still succeed: the processor's word that it took the money wins over ours that
+// nobody would pay.
 var next = map[State][]State{
-	Created:    {Unknown, Pending, Succeeded, Failed, Expired, Cancelled},
+	Created:    {Unknown, Pending, Succeeded, Failed, Expired},
 	Unknown:    {Pending, Processing, Succeeded, Failed, Expired},
-	Pending:    {Processing, Succeeded, Failed, Expired, Cancelled},
+	Pending:    {Processing, Succeeded, Failed, Expired},
 	Processing: {Succeeded, Failed},
 	Failed:     {Succeeded},
 	Expired:    {Processing, Succeeded},
-	Cancelled:  {Processing, Succeeded},
 }
 
 // Live reports whether money may still come by itself.

@@ -209,9 +209,11 @@ func mappingRowOf(field func(string) string) (mappingRow, error) {
 
 // A MappingChange is what loading a mapping file does, or would do.
 type MappingChange struct {
-	Added, Changed, Same int
+	Added   int `json:"added"`
+	Changed int `json:"changed"`
+	Same    int `json:"same"`
 	// Unmapped are lines that wait for export and that nothing fits then.
-	Unmapped []string
+	Unmapped []string `json:"unmapped"`
 }
 
 // LoadMapping adds the rows of a file to the mapping to SAP. A row for the same

@@ -237,7 +237,7 @@ func (h *Handler) cancel(w http.ResponseWriter, r *http.Request) {
 // outcomePage tells how an attempt to pay ended, or that it has not yet.
 type outcomePage struct {
 	ID        string
-	State     string // "paid", "waiting", "failed", "expired", "cancelled"
+	State     string // "paid", "waiting", "failed", "expired"
 	Cancelled bool   // of the page closed: by the reader just now
 	Payment   *payments.Payment
 	Receipt   *payments.Receipt // nil while it is being numbered
@@ -327,8 +327,6 @@ func outcomeOf(c payments.Checkout) string {
 		return "failed"
 	case payments.Expired:
 		return "expired"
-	case payments.Cancelled:
-		return "cancelled"
 	}
 	return "waiting"
 }

@@ -136,7 +136,6 @@ func TestPages(t *testing.T) {
 			outcomePage{State: "failed"},
 			outcomePage{State: "failed", ReturnURL: "https://permits.example.ca/back"},
 			outcomePage{State: "expired"},
-			outcomePage{State: "cancelled"},
 		},
 		"resident/verify": {
 			verifyPage{},

@@ -208,7 +208,7 @@ func (st *story) setUp(ctx context.Context) ([]fact, error) {
 	var facts []fact
 	err := st.seed(ctx, func(what string, result map[string]any) {
 		var parts []string
-		for _, name := range []string{"id", "client_id", "accounts", "fees", "Added"} {
+		for _, name := range []string{"id", "client_id", "accounts", "fees", "added"} {
 			if v, ok := result[name]; ok {
 				parts = append(parts, fmt.Sprint(v))
 			}

@@ -231,8 +231,11 @@ func (f *checker) stripe(c Config) {
 	case kind == "test" && c.Env == Production:
 		f.add("STRIPE_SECRET_KEY", "is a test key, and this is production: nobody would be charged")
 	}
-	if c.StripeWebhookSecret != "" && !strings.HasPrefix(c.StripeWebhookSecret.Reveal(), "whsec_") {
-		f.add("STRIPE_WEBHOOK_SECRET", "want whsec_…")
+	for secret := range strings.SplitSeq(c.StripeWebhookSecret.Reveal(), ",") {
+		if c.StripeWebhookSecret != "" && (!strings.HasPrefix(secret, "whsec_") || len(secret) < 16) {
+			f.add("STRIPE_WEBHOOK_SECRET", "want whsec_…, at least 16 characters each")
+			break
+		}
 	}
 }
 

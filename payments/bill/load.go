@@ -131,17 +131,11 @@ func loadLines(ctx context.Context, q Querier, bills []Bill) error {
 
 // Get reads one bill of a department, or ErrNotFound.
 func (s *Service) Get(ctx context.Context, departmentID, billID string) (Bill, error) {
-	if !id.Valid(billID) {
+	b, err := ByID(ctx, s.db, billID)
+	if err == nil && b.DepartmentID != departmentID {
 		return Bill{}, ErrNotFound
 	}
-	bills, err := Load(ctx, s.db, []string{billID})
-	if err != nil {
-		return Bill{}, err
-	}
-	if bills[0].DepartmentID != departmentID {
-		return Bill{}, ErrNotFound
-	}
-	return bills[0], nil
+	return b, err
 }
 
 // A Filter narrows a list of a department's bills; empty fields do not.

@@ -178,9 +178,6 @@ func sessionParams(ctx context.Context, r payments.SessionRequest, key string) *
 	}
 	p.Context, p.Metadata = ctx, metadata
 	p.SetIdempotencyKey(key)
-	if r.Email != "" {
-		p.CustomerEmail = stripego.String(r.Email)
-	}
 	for _, l := range r.Lines {
 		p.LineItems = append(p.LineItems, &stripego.CheckoutSessionLineItemParams{
 			Quantity: stripego.Int64(1),

@@ -138,7 +138,7 @@ func (w *world) plant(kind, route string) {
 
 func (w *world) request(n string, cents money.Amount) payments.SessionRequest {
 	return payments.SessionRequest{
-		Key: "payment/" + n + "/session", CheckoutID: "checkout-" + n, PaymentID: "payment-" + n, Lang: "fr", Email: "payer@demo.example",
+		Key: "payment/" + n + "/session", CheckoutID: "checkout-" + n, PaymentID: "payment-" + n, Lang: "fr",
 		Lines:      []payments.SessionLine{{Name: "Parking · 7K3M-92QX-D", Amount: cents - 100}, {Name: "Water · 1234", Amount: 100}},
 		SuccessURL: "https://guichet.example/return", CancelURL: "https://guichet.example/back", ExpiresAt: w.clock().Add(time.Hour),
 	}
@@ -165,11 +165,11 @@ func (w *world) pay(s payments.Session, form url.Values) {
 }
 
 func card(number string) url.Values {
-	return url.Values{"method": {"card"}, "name": {"Demo Payer"}, "number": {number}, "expiry": {"04/29"}, "cvc": {"123"}}
+	return url.Values{"method": {"card"}, "name": {"Demo Payer"}, "email": {"payer@demo.example"}, "number": {number}, "expiry": {"04/29"}, "cvc": {"123"}}
 }
 
 func debit(account string) url.Values {
-	return url.Values{"method": {"acss_debit"}, "name": {"Demo Payer"}, "institution": {"000"}, "transit": {"11000"}, "account": {account}}
+	return url.Values{"method": {"acss_debit"}, "name": {"Demo Payer"}, "email": {"payer@demo.example"}, "institution": {"000"}, "transit": {"11000"}, "account": {account}}
 }
 
 func (w *world) read(id string) payments.Session {
