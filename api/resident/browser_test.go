@@ -191,8 +191,6 @@ func TestResidentInBrowser(t *testing.T) {
 	browser.Light(t, page)
 	browser.Go(t, page, w.url+"/")
 	look(t, page, "home-paid")
-	browser.Click(t, page, `main form[action="/signout"] button`)
-	see(t, page, "signed-out-en")
 }
 
 func TestTroubleInBrowser(t *testing.T) {

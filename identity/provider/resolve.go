@@ -10,11 +10,11 @@ import (
 
 // Resident returns the resident that a department knows by a pairwise subject, or
 // false when it knows nobody by that name: another department's subject is as
-// unknown as one that does not exist. Of an account that was merged, both subjects lead
-// to the account that goes on.
+// unknown as one that does not exist. The id may be that of a party for whom somebody
+// acts. Of an account that was merged, both subjects lead to the account that goes on.
 func (s *Service) Resident(ctx context.Context, departmentID, subject string) (residentID string, ok bool, err error) {
 	err = s.db.QueryRow(ctx, `
-		select coalesce(r.merged_into, r.id) from identity.pairwise p join identity.resident r on r.id = p.resident_id
+		select coalesce(r.merged_into, p.resident_id) from identity.pairwise p left join identity.resident r on r.id = p.resident_id
 		where p.sub = $1 and p.department_id = $2`, subject, departmentID).Scan(&residentID)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", false, nil
