@@ -333,6 +333,7 @@ func (a *API) entryProblem(ctx context.Context, e ledger.Entry, at string, err e
 		conflict *ledger.ConflictError
 		period   *ledger.PeriodError
 		low      *ledger.LimitError
+		unknown  *ledger.UnknownAccountError
 	)
 	lines := func(message string, guilty func(path string) bool) (fields []error) {
 		for i, l := range e.Lines {
@@ -364,7 +365,7 @@ func (a *API) entryProblem(ctx context.Context, e ledger.Entry, at string, err e
 			lines("it would fall below its limit", func(path string) bool { return path == low.Account })...)
 	case errors.Is(err, ledger.ErrUnknownAccount):
 		return coded(unknownAccount, "there is no such account").with(
-			lines("there is no such account", account(func(_ ledger.Account, err error) bool { return errors.Is(err, ledger.ErrUnknownAccount) }))...)
+			lines("there is no such account", func(path string) bool { return errors.As(err, &unknown) && path == unknown.Path })...)
 	case errors.Is(err, ledger.ErrAccountClosed):
 		return coded(accountClosed, "an account is frozen or closed").with(
 			lines("it is frozen or closed", account(func(acc ledger.Account, err error) bool { return err == nil && acc.State != ledger.Open }))...)
